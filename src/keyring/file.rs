@@ -1,0 +1,1 @@
+//! The on-disk key file: strict read, all problems at once.

@@ -1,0 +1,32 @@
+//! keygate: a reverse-proxy auth gateway. See `ARCHITECTURE.md` beside this file for the map.
+
+// Layer 0: words.
+pub mod key;
+pub mod moment;
+pub mod rejection;
+pub mod yaml;
+// Layer 1: parts.
+pub mod credential;
+pub mod http1;
+pub mod keyring;
+pub mod limit;
+pub mod route;
+pub mod session;
+// Layer 2: decide.
+pub mod admission;
+pub mod identity;
+// Layer 3: edge.
+pub mod access_log;
+pub mod admin;
+pub mod engine;
+pub mod http2;
+pub mod listener;
+pub mod metrics;
+pub mod tls;
+pub mod tunnel;
+pub mod upstream;
+// Layer 4: compose.
+pub mod app;
+pub mod config;
+// Layer 5: start.
+pub mod cli;

@@ -1,0 +1,3 @@
+//! Parses arguments, runs one command, turns its outcome into an exit status; nothing else.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Integration tests: the real binary, bytes on sockets.
+
+fn main() {}
