@@ -1,3 +1,6 @@
-//! Integration tests: the real binary, bytes on sockets.
+//! Integration tests: the real binary between bytes on sockets. Each module is one theme; what every test needs is in
+//! `support`, and what must always hold is checked there on every response.
 
-fn main() {}
+mod support;
+
+mod auth; // who passes, who does not, and what each is told

@@ -1,0 +1,209 @@
+//! One client connection speaking HTTP/1: heads are read under a total deadline, each request is handed to the exchange, and
+//! the connection is kept or closed so that no answer is reset away (design rule 10, decision 6).
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::buffer::Buffer;
+use super::exchange::{self, Next};
+use super::peer::Peer;
+use super::watchdog::Watchdog;
+use super::wire::{Downstream, Fill, Wire};
+use super::wire_h1::H1Wire;
+use super::worker::Worker;
+use crate::http1::body::Sender;
+use crate::http1::head::HeadLimits;
+use crate::http1::request::RequestHead;
+use crate::metrics::ClosedReason;
+use crate::rejection::Rejection;
+
+/// Most unread body bytes that are dropped so that a connection survives a refusal (decision 6).
+pub(crate) const DRAIN_BYTES: u64 = 64 * 1024;
+/// Longest time for that, and for a client to take note of a close.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// A client's connection.
+pub(crate) struct Connection<S> {
+    pub(crate) wire: H1Wire<S>,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) worker: Arc<Worker>,
+}
+
+/// A request head cut from the connection, with the buffer it stands in.
+#[derive(Debug, Default)]
+pub(crate) struct HeadBytes {
+    pub(crate) buffer: Buffer,
+    pub(crate) spans: RequestHead,
+}
+
+enum Read {
+    Head,
+    Refused(Rejection),
+    Gone(ClosedReason),
+}
+
+/// Serves a connection until it ends; says why it did.
+pub(crate) async fn serve<S>(io: S, peer: Arc<Peer>, worker: Arc<Worker>) -> ClosedReason
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let wire = H1Wire::new(io, Buffer::default(), Sender::Client);
+    let mut connection = Connection { wire, watchdog: Watchdog::default(), peer, worker };
+    let mut spans = RequestHead::default();
+    let mut first = true;
+    loop {
+        match connection.read_head(&mut spans, first).await {
+            Read::Head => {}
+            Read::Gone(reason) => return reason,
+            Read::Refused(rejection) => {
+                Box::pin(exchange::refuse_unread(&mut connection, &rejection)).await;
+                connection.linger().await;
+                return ClosedReason::of(&rejection);
+            }
+        }
+        first = false;
+        let length = spans.view(connection.wire.input.bytes()).len();
+        let rest = connection.wire.input.split_rest(length);
+        let buffer = std::mem::replace(&mut connection.wire.input, rest);
+        let head = HeadBytes { buffer, spans: std::mem::take(&mut spans) };
+        // Boxed so that an idle connection's task does not hold room for a request's.
+        match Box::pin(exchange::handle(connection, head)).await {
+            Next::Keep(kept) => connection = kept,
+            Next::Close(mut closing, reason) => {
+                closing.linger().await;
+                return reason;
+            }
+            Next::Gone(reason) => return reason,
+        }
+        connection.wire.rest();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    /// Waits for a whole request head in the input buffer.
+    async fn read_head(&mut self, spans: &mut RequestHead, first: bool) -> Read {
+        let settings = self.worker.gate.policy.load().request;
+        let mut draining = self.worker.gate.draining.clone();
+        // The first head's time runs from the connection's beginning, a later one's from its own first byte.
+        let began = now();
+        if self.wire.input.bytes().is_empty() {
+            let deadline = began + if first { settings.header_timeout } else { settings.keepalive_timeout };
+            let drained = draining.wait_for(|draining| *draining);
+            tokio::pin!(drained);
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(read) = self.poll_read(settings.head.max_head_bytes, cx) {
+                    return Poll::Ready(read);
+                }
+                if drained.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(ClosedReason::Shutdown));
+                }
+                let reason = if first { ClosedReason::HeadTimeout } else { ClosedReason::KeepaliveTimeout };
+                self.watchdog.poll_expired(deadline, cx).map(|()| Err(reason))
+            });
+            if let Err(reason) = read.await {
+                return Read::Gone(reason);
+            }
+        }
+        let began = if first { began } else { now() };
+        self.complete_head(spans, &settings.head, began + settings.header_timeout).await
+    }
+
+    async fn complete_head(&mut self, spans: &mut RequestHead, limits: &HeadLimits, deadline: Instant) -> Read {
+        // One byte over the bound is enough for the parser to see that the bound is broken.
+        let most = limits.max_head_bytes.saturating_add(1).max(super::buffer::SMALL);
+        loop {
+            match spans.parse(self.wire.input.bytes(), limits) {
+                Ok(true) => return Read::Head,
+                Ok(false) => {}
+                Err(rejection) => return Read::Refused(rejection),
+            }
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(read) = self.poll_read(most, cx) {
+                    return Poll::Ready(Some(read));
+                }
+                self.watchdog.poll_expired(deadline, cx).map(|()| None)
+            });
+            match read.await {
+                Some(Ok(())) => {}
+                Some(Err(reason)) => return Read::Gone(reason),
+                None => return Read::Refused(Rejection::HeadTimeout),
+            }
+        }
+    }
+
+    fn poll_read(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<Result<(), ClosedReason>> {
+        self.wire.input.poll_read_more(&mut self.wire.io, limit, cx).map(|read| match read {
+            Ok(0) => Err(ClosedReason::Client),
+            Ok(_) => Ok(()),
+            Err(_) => Err(ClosedReason::Failed),
+        })
+    }
+
+    /// Reads and drops the rest of the request's body, within bounds; says whether all of it is gone.
+    pub(crate) async fn drain(&mut self) -> bool {
+        let deadline = now() + DRAIN_TIME;
+        let mut left = DRAIN_BYTES;
+        let Self { wire, watchdog, .. } = self;
+        poll_fn(|cx| {
+            loop {
+                match wire.poll_fill(cx) {
+                    Poll::Ready(Ok(Fill::End)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(Fill::Data)) => {
+                        let count = wire.data().len();
+                        wire.consume(count);
+                        match left.checked_sub(count as u64) {
+                            Some(rest) => left = rest,
+                            None => return Poll::Ready(false),
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => return watchdog.poll_expired(deadline, cx).map(|()| false),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Closes so that what was sent arrives: says that nothing more will come, then reads and drops what the client still
+    /// sends, since closing a socket with unread bytes resets the connection.
+    pub(crate) async fn linger(&mut self) {
+        let deadline = now() + DRAIN_TIME;
+        let Self { wire, watchdog, .. } = self;
+        poll_fn(|cx| {
+            if Pin::new(&mut wire.io).poll_shutdown(cx).is_pending() {
+                return watchdog.poll_expired(deadline, cx);
+            }
+            loop {
+                let held = wire.input.bytes().len();
+                wire.input.consume(held);
+                match wire.input.poll_read_more(&mut wire.io, super::buffer::SMALL, cx) {
+                    Poll::Ready(Ok(count)) if count > 0 => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return watchdog.poll_expired(deadline, cx),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Sends what is queued, within the write timeout; says whether it went out.
+    pub(crate) async fn flush(&mut self, timeout: Duration) -> bool {
+        let deadline = now() + timeout;
+        let Self { wire, watchdog, .. } = self;
+        poll_fn(|cx| match wire.poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending => watchdog.poll_expired(deadline, cx).map(|()| false),
+        })
+        .await
+    }
+}
+
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

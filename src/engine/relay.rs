@@ -1,0 +1,323 @@
+//! Moves one request and its response between client and upstream, both directions at once, without holding more than a
+//! buffer of either, and with a deadline for every way in which either side can stall (design rule 10, decision 16).
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::watchdog::Watchdog;
+use super::wire::{Fill, Wire, WireError};
+use crate::http1::response::{Asked, ResponseHead};
+
+/// An upstream's side: it is asked, and answers with a head.
+pub(crate) trait Answering: Wire + Send {
+    /// Waits for a whole response head, final or interim; it then stands in [`Self::head_bytes`].
+    fn poll_head(
+        &mut self,
+        asked: Asked,
+        head: &mut ResponseHead,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WireError>>;
+
+    /// The bytes that the head was parsed from.
+    fn head_bytes(&self) -> &[u8];
+
+    /// Marks the head as used, and begins its body if it is final.
+    fn take_head(&mut self, head: &ResponseHead);
+
+    /// Whether any byte of an answer has come.
+    fn has_answered(&self) -> bool;
+}
+
+/// Tells when the right to go on has ended: the key is no longer good, or the gate is going away.
+pub(crate) trait Revocation: Send {
+    /// Why it ended, once it has.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EndReason>;
+}
+
+/// Why an exchange or a tunnel is ended by the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// The key was removed, disabled, changed its address list or lost a role the route needs.
+    KeyRevoked,
+    /// The key's expiry, or its rotation grace, passed.
+    KeyExpired,
+    /// The route is gone from the configuration or leads elsewhere.
+    RouteChanged,
+    /// The gate is shutting down.
+    Shutdown,
+}
+
+/// The time each step may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    /// Between bytes of the request body.
+    pub(crate) body_idle: Duration,
+    /// Bytes a second that the request body must average after ten seconds; `None` where no floor is set.
+    pub(crate) body_min_rate: Option<u64>,
+    /// For a write to the client to make progress.
+    pub(crate) client_write: Duration,
+    /// For a write to the upstream to make progress.
+    pub(crate) upstream_write: Duration,
+    /// From the last request byte to the first of the answer.
+    pub(crate) response: Duration,
+    /// Between bytes of the answer.
+    pub(crate) upstream_idle: Duration,
+    /// Most bytes of the request body.
+    pub(crate) max_body: Option<u64>,
+}
+
+/// Why a relay ended before its end.
+#[derive(Debug)]
+pub(crate) enum RelayError {
+    /// The client closed or its connection failed.
+    ClientGone,
+    /// The client's body breaks a rule.
+    ClientMalformed(&'static str),
+    /// The client's body came too slowly.
+    ClientSlow,
+    /// The client does not read.
+    ClientStalled,
+    /// The client's body is larger than allowed.
+    BodyTooLarge,
+    /// The upstream closed or its connection failed.
+    UpstreamGone,
+    /// The upstream's answer breaks a rule.
+    UpstreamMalformed(&'static str),
+    /// The upstream did not answer in time.
+    UpstreamSlow,
+    /// The upstream does not read.
+    UpstreamStalled,
+    /// The gate ended it.
+    Ended(EndReason),
+}
+
+/// Before this much of a body's time, no minimum rate is asked (decision 16).
+const MIN_RATE_GRACE: Duration = Duration::from_secs(10);
+
+/// One exchange under way.
+pub(crate) struct Relay<'a, D, U, R> {
+    pub(crate) down: &'a mut D,
+    pub(crate) up: &'a mut U,
+    revocation: R,
+    timing: Timing,
+    watchdog: &'a mut Watchdog,
+    request: Direction,
+    response: Direction,
+    /// The upstream no longer takes the request; its answer may still come.
+    upstream_deaf: bool,
+    began: Instant,
+}
+
+/// How far one direction is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Direction {
+    /// All of the body was handed on and flushed.
+    pub(crate) done: bool,
+    /// Body bytes handed on.
+    pub(crate) bytes: u64,
+    /// When it last made progress.
+    moved: Instant,
+    /// What it waits for.
+    blocked: Blocked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocked {
+    Source,
+    Sink,
+}
+
+enum PumpError {
+    Source(WireError),
+    Sink(WireError),
+    TooLarge,
+}
+
+impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
+    /// A relay at the moment when the request's head is queued to the upstream.
+    pub(crate) fn new(
+        down: &'a mut D,
+        up: &'a mut U,
+        revocation: R,
+        timing: Timing,
+        watchdog: &'a mut Watchdog,
+        now: Instant,
+    ) -> Self {
+        let direction = Direction { done: false, bytes: 0, moved: now, blocked: Blocked::Source };
+        Self {
+            down,
+            up,
+            revocation,
+            timing,
+            watchdog,
+            request: direction,
+            response: direction,
+            upstream_deaf: false,
+            began: now,
+        }
+    }
+
+    /// Sends the request and waits for the next response head, interim or final.
+    pub(crate) async fn next_head(&mut self, asked: Asked, head: &mut ResponseHead) -> Result<(), RelayError> {
+        poll_fn(|cx| {
+            self.poll_request(cx)?;
+            match self.up.poll_head(asked, head, cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(upstream_failed(e))),
+                Poll::Pending => {}
+            }
+            self.poll_limits(false, cx)
+        })
+        .await
+    }
+
+    /// Relays the body of the final response, and what is left of the request's.
+    pub(crate) async fn finish(&mut self) -> Result<(), RelayError> {
+        self.response.moved = self.now();
+        poll_fn(|cx| {
+            self.poll_request(cx)?;
+            if self.poll_response(cx)?.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_limits(true, cx)
+        })
+        .await
+    }
+
+    /// The request's direction.
+    pub(crate) fn request(&self) -> &Direction {
+        &self.request
+    }
+
+    /// The response's direction.
+    pub(crate) fn response(&self) -> &Direction {
+        &self.response
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
+        if self.request.done || self.upstream_deaf {
+            return Ok(());
+        }
+        match pump(self.down, self.up, &mut self.request, self.timing.max_body, cx) {
+            Ok(Poll::Ready(())) => {
+                self.response.moved = self.now();
+                Ok(())
+            }
+            Ok(Poll::Pending) => Ok(()),
+            Err(PumpError::Source(WireError::Malformed(rule))) => Err(RelayError::ClientMalformed(rule)),
+            Err(PumpError::Source(WireError::Closed | WireError::Io(_))) => Err(RelayError::ClientGone),
+            Err(PumpError::TooLarge) => Err(RelayError::BodyTooLarge),
+            // The upstream may have answered and closed before it read everything: its answer decides.
+            Err(PumpError::Sink(_)) => {
+                self.upstream_deaf = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {
+        pump(self.up, self.down, &mut self.response, None, cx).map_err(|e| match e {
+            PumpError::Source(e) => upstream_failed(e),
+            PumpError::Sink(_) | PumpError::TooLarge => RelayError::ClientGone,
+        })
+    }
+
+    /// Ends the exchange when its right has ended or a deadline has passed.
+    fn poll_limits(&mut self, answering: bool, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        if let Poll::Ready(reason) = self.revocation.poll_ended(cx) {
+            return Poll::Ready(Err(RelayError::Ended(reason)));
+        }
+        let (deadline, error) = self.deadline(answering);
+        ready!(self.watchdog.poll_expired(deadline, cx));
+        Poll::Ready(Err(error))
+    }
+
+    fn deadline(&self, answering: bool) -> (Instant, RelayError) {
+        let timing = &self.timing;
+        let answer = match (answering, self.response.blocked) {
+            (true, Blocked::Source) => Some((self.response.moved + timing.upstream_idle, RelayError::UpstreamSlow)),
+            (true, Blocked::Sink) => Some((self.response.moved + timing.client_write, RelayError::ClientStalled)),
+            (false, _) if self.request.done || self.upstream_deaf => {
+                Some((self.response.moved + timing.response, RelayError::UpstreamSlow))
+            }
+            (false, _) => None,
+        };
+        let request = match (self.request.done || self.upstream_deaf, self.request.blocked) {
+            (true, _) => None,
+            (false, Blocked::Source) => Some((self.body_deadline(), RelayError::ClientSlow)),
+            (false, Blocked::Sink) => Some((self.request.moved + timing.upstream_write, RelayError::UpstreamStalled)),
+        };
+        match (answer, request) {
+            (Some(a), Some(b)) => if a.0 <= b.0 { a } else { b },
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => (self.response.moved + timing.response, RelayError::UpstreamSlow),
+        }
+    }
+
+    /// When the client must have sent more: the idle bound, or the moment its average falls below the floor.
+    fn body_deadline(&self) -> Instant {
+        let idle = self.request.moved + self.timing.body_idle;
+        let Some(rate) = self.timing.body_min_rate.filter(|rate| *rate > 0) else { return idle };
+        let paid = Duration::from_secs(self.request.bytes / rate);
+        idle.min(self.began + paid.max(MIN_RATE_GRACE))
+    }
+
+    fn now(&self) -> Instant {
+        now()
+    }
+}
+
+/// Moves bytes until one side must wait.
+fn pump<A: Wire, B: Wire>(
+    from: &mut A,
+    to: &mut B,
+    direction: &mut Direction,
+    max: Option<u64>,
+    cx: &mut Context<'_>,
+) -> Result<Poll<()>, PumpError> {
+    loop {
+        if from.data().is_empty() {
+            match from.poll_fill(cx) {
+                Poll::Ready(Ok(Fill::Data)) => direction.moved = now(),
+                Poll::Ready(Ok(Fill::End)) => {
+                    direction.blocked = Blocked::Sink;
+                    let Poll::Ready(sent) = to.poll_finish(from.trailers(), cx) else { return Ok(Poll::Pending) };
+                    sent.map_err(PumpError::Sink)?;
+                    direction.done = true;
+                    return Ok(Poll::Ready(()));
+                }
+                Poll::Ready(Err(e)) => return Err(PumpError::Source(e)),
+                Poll::Pending => {
+                    let flushed = to.poll_flush(cx);
+                    direction.blocked = if flushed.is_pending() { Blocked::Sink } else { Blocked::Source };
+                    if let Poll::Ready(Err(e)) = flushed {
+                        return Err(PumpError::Sink(e));
+                    }
+                    return Ok(Poll::Pending);
+                }
+            }
+        }
+        let data = from.data();
+        if max.is_some_and(|max| direction.bytes + data.len() as u64 > max) {
+            return Err(PumpError::TooLarge);
+        }
+        direction.blocked = Blocked::Sink;
+        let Poll::Ready(sent) = to.poll_send(data, cx) else { return Ok(Poll::Pending) };
+        let sent = sent.map_err(PumpError::Sink)?;
+        from.consume(sent);
+        direction.bytes += sent as u64;
+        direction.moved = now();
+    }
+}
+
+fn upstream_failed(error: WireError) -> RelayError {
+    match error {
+        WireError::Closed | WireError::Io(_) => RelayError::UpstreamGone,
+        WireError::Malformed(rule) => RelayError::UpstreamMalformed(rule),
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

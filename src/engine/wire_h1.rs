@@ -1,0 +1,227 @@
+//! HTTP/1 on a stream: the same type for the client's side and the upstream's, since both read one body and write another.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::buffer::Buffer;
+use super::wire::{Downstream, Fill, ResponseLine, Trailers, Wire, WireError};
+use crate::http1::body::{BodyDecoder, Decoded, Sender};
+use crate::http1::head::{Field, Framing};
+use crate::http1::write;
+
+/// Most bytes of a body or its framing held between a read and the write that follows.
+const MAX_BUFFERED: usize = super::buffer::LARGE;
+
+/// One HTTP/1 connection in the middle of an exchange.
+#[derive(Debug)]
+pub(crate) struct H1Wire<S> {
+    pub(crate) io: S,
+    pub(crate) input: Buffer,
+    decoder: BodyDecoder,
+    payload: usize,
+    queued: Vec<u8>,
+    queued_at: usize,
+    encoder: Encoder,
+    sender: Sender,
+}
+
+/// How the body being sent is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoder {
+    /// Bytes as they are: a known length, or all until the close.
+    Plain,
+    /// Chunked; `left` bytes of the chunk that was announced are still to come.
+    Chunked { left: usize, begun: bool },
+    /// The end was queued.
+    Ended,
+}
+
+impl<S> H1Wire<S> {
+    /// A wire on `io` from which `input` was read already. `sender` is who writes what is read here.
+    pub(crate) fn new(io: S, input: Buffer, sender: Sender) -> Self {
+        Self {
+            io,
+            input,
+            decoder: BodyDecoder::new(Framing::None, sender),
+            payload: 0,
+            queued: Vec::new(),
+            queued_at: 0,
+            encoder: Encoder::Plain,
+            sender,
+        }
+    }
+
+    /// Begins reading a body.
+    pub(crate) fn expect_body(&mut self, framing: Framing) {
+        self.decoder = BodyDecoder::new(framing, self.sender);
+        self.payload = 0;
+    }
+
+    /// Begins sending a message: `head` is queued, the body will be framed as told.
+    pub(crate) fn begin_message(&mut self, framing: Framing) -> &mut Vec<u8> {
+        self.encoder = match framing {
+            Framing::Chunked => Encoder::Chunked { left: 0, begun: false },
+            Framing::None | Framing::Length(_) | Framing::UntilClose => Encoder::Plain,
+        };
+        &mut self.queued
+    }
+
+    /// Whether the body being read is over and all of it was used.
+    pub(crate) fn body_is_over(&self) -> bool {
+        self.payload == 0 && self.decoder.is_over()
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub(crate) fn rest(&mut self) {
+        self.input.release();
+        if self.queued_at >= self.queued.len() {
+            self.queued = Vec::new();
+            self.queued_at = 0;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> H1Wire<S> {
+    /// Sends what is queued.
+    pub(crate) async fn flush(&mut self) -> Result<(), WireError> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Writes queued bytes and then `data`; says how many of `data` went out.
+    fn poll_write_behind(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
+        loop {
+            let queued = self.queued.get(self.queued_at..).unwrap_or_default();
+            let written = match (queued.is_empty(), data.is_empty()) {
+                (true, true) => return Poll::Ready(Ok(0)),
+                (true, false) => ready!(Pin::new(&mut self.io).poll_write(cx, data))?,
+                (false, true) => ready!(Pin::new(&mut self.io).poll_write(cx, queued))?,
+                (false, false) => {
+                    let both = [IoSlice::new(queued), IoSlice::new(data)];
+                    ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &both))?
+                }
+            };
+            if written == 0 {
+                return Poll::Ready(Err(WireError::Io(io::ErrorKind::WriteZero.into())));
+            }
+            let of_queued = written.min(queued.len());
+            self.queued_at += of_queued;
+            if self.queued_at >= self.queued.len() {
+                self.queued.clear();
+                self.queued_at = 0;
+            }
+            if written > of_queued {
+                return Poll::Ready(Ok(written - of_queued));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, WireError>> {
+        loop {
+            if self.payload > 0 {
+                return Poll::Ready(Ok(Fill::Data));
+            }
+            match self.decoder.decode(self.input.bytes()).map_err(|e| WireError::Malformed(e.0))? {
+                Decoded::Data { skip, end } => {
+                    self.input.consume(skip);
+                    self.payload = end - skip;
+                    continue;
+                }
+                Decoded::End { used } => {
+                    self.input.consume(used);
+                    return Poll::Ready(Ok(Fill::End));
+                }
+                Decoded::More { used } => self.input.consume(used),
+            }
+            if ready!(self.input.poll_read_more(&mut self.io, MAX_BUFFERED, cx))? == 0 {
+                self.decoder.close().map_err(|_truncated| WireError::Closed)?;
+            }
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        self.input.bytes().get(..self.payload).unwrap_or_default()
+    }
+
+    fn consume(&mut self, count: usize) {
+        let count = count.min(self.payload);
+        self.payload -= count;
+        self.input.consume(count);
+    }
+
+    fn trailers(&self) -> &Trailers {
+        self.decoder.trailers()
+    }
+
+    fn poll_send(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
+        let mut most = data.len();
+        if let Encoder::Chunked { left, begun } = &mut self.encoder {
+            if *left == 0 && !data.is_empty() {
+                if *begun {
+                    self.queued.extend_from_slice(b"\r\n");
+                }
+                write::chunk_size(&mut self.queued, data.len());
+                *left = data.len();
+                *begun = true;
+            }
+            most = most.min(*left);
+        }
+        let sent = ready!(self.poll_write_behind(data.get(..most).unwrap_or_default(), cx))?;
+        if let Encoder::Chunked { left, .. } = &mut self.encoder {
+            *left -= sent;
+        }
+        Poll::Ready(Ok(sent))
+    }
+
+    fn poll_finish(&mut self, trailers: &Trailers, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        if let Encoder::Chunked { begun, .. } = self.encoder {
+            if begun {
+                self.queued.extend_from_slice(b"\r\n");
+            }
+            self.queued.extend_from_slice(b"0\r\n");
+            for (name, value) in trailers {
+                write::field(&mut self.queued, name, value);
+            }
+            self.queued.extend_from_slice(b"\r\n");
+            self.encoder = Encoder::Ended;
+        }
+        self.poll_flush(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        ready!(self.poll_write_behind(&[], cx))?;
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
+    fn queue_interim<'f>(&mut self, status: u16, fields: impl Iterator<Item = Field<'f>>) {
+        write::status_line(&mut self.queued, status, b"");
+        for field in fields {
+            write::field(&mut self.queued, field.name, field.value);
+        }
+        self.queued.extend_from_slice(b"\r\n");
+    }
+
+    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) {
+        let out = self.begin_message(head.framing);
+        write::status_line(out, head.status, head.reason);
+        for field in fields {
+            write::field(out, field.name, field.value);
+        }
+        if let Some(length) = head.described_length {
+            write::framing(out, Framing::Length(length));
+        }
+        write::framing(out, head.framing);
+        if head.close {
+            write::field(out, b"Connection", b"close");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}

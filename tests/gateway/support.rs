@@ -1,0 +1,46 @@
+//! The harness: a gate (the real binary), an origin that records what reaches it, and a client that speaks raw bytes.
+
+pub mod client;
+pub mod gateway;
+pub mod origin;
+
+use std::time::{Duration, Instant};
+
+/// A key whose digest is in [`KEYS`], for user `alice`, roles `client` and `miner`.
+pub const ALICE: &str = "alice-example-key-48e8f859";
+/// A key whose digest is in [`KEYS`], for user `bob`, without roles.
+pub const BOB: &str = "bob-example-key-ba9af604";
+/// What must never be seen outside the gate: keys and digests.
+pub const SECRETS: [&str; 4] = [
+    ALICE,
+    BOB,
+    "6e87f34a127b2efbebc6b7329b94db222d67d7557b432f466cb70fdf9a51601f",
+    "618e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c",
+];
+
+/// The key file most tests start with.
+pub const KEYS: &str = r#"version: 1
+keys:
+  - id: 48e8f859
+    name: amber-falcon
+    user: alice
+    hash: "sha256:6e87f34a127b2efbebc6b7329b94db222d67d7557b432f466cb70fdf9a51601f"
+    roles: [client, miner]
+    scopes: ["jobs:write", "read:metadata"]
+  - id: ba9af604
+    user: bob
+    hash: 618e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c
+...
+"#;
+
+/// Polls `probe` until it gives a value; panics with `what` after ten seconds (decision 36).
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
