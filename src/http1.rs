@@ -3,7 +3,12 @@
 //! Pingora, no clock: everything is a function of its bytes, so it is table-tested, property-tested and fuzzed as such.
 
 pub mod body;
+mod fields;
 pub mod head;
+mod host;
 pub mod request;
 pub mod response;
+mod scan;
+#[cfg(test)]
+mod tests;
 pub mod write;

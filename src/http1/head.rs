@@ -83,6 +83,11 @@ impl FieldSpan {
     pub fn new(name: Span, value: Span) -> Self {
         Self { name, value }
     }
+
+    /// Where the value stands.
+    pub(crate) fn value(self) -> Span {
+        self.value
+    }
 }
 
 impl<'a> Fields<'a> {

@@ -1,6 +1,14 @@
 //! A request head: read strictly from raw bytes, or refused with the rule it breaks (design rule 2, decisions 1-2).
 
+mod facts;
+mod line;
+
+use crate::http1::body::Sender;
+use crate::http1::fields;
 use crate::http1::head::{FieldSpan, Fields, Framing, HeadLimits, Span, Version};
+use crate::http1::request::facts::Facts;
+use crate::http1::request::line::RequestLine;
+use crate::http1::scan::{LineError, LineScan, Section};
 use crate::rejection::Rejection;
 
 /// The ranges of one request head. Reused from request to request, so that its list keeps its allocation.
@@ -12,17 +20,7 @@ pub struct RequestHead {
     fields: Vec<FieldSpan>,
     len: usize,
     facts: Facts,
-}
-
-/// What the strict checks learned on the way, so that nobody reads those fields again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Facts {
-    framing: Framing,
-    host: Option<Span>,
-    close: bool,
-    keep_alive: bool,
-    expects_continue: bool,
-    websocket: bool,
+    scan: LineScan,
 }
 
 /// A request head together with the bytes it stands in.
@@ -37,14 +35,51 @@ impl RequestHead {
     ///
     /// `Ok(true)`: whole, [`Request::len`] bytes long. `Ok(false)`: more bytes are needed, and those that are there are
     /// within the bounds. `Err`: refuse and close; the bytes have no one reading.
+    ///
+    /// After `Ok(false)` the next call goes on where this one stopped looking, so it must be given the same bytes and
+    /// more. Before other bytes, [`RequestHead::restart`].
     pub fn parse(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<bool, Rejection> {
-        let _ = (bytes, limits);
-        Err(Rejection::Internal)
+        let outcome = self.read(bytes, limits);
+        if outcome != Ok(false) {
+            self.restart();
+        }
+        outcome
+    }
+
+    /// Forgets an unfinished head, for instance when its connection ended.
+    pub fn restart(&mut self) {
+        self.scan = LineScan::default();
     }
 
     /// The head over the bytes it was parsed from.
     pub fn view<'a>(&'a self, bytes: &'a [u8]) -> Request<'a> {
         Request { bytes, head: self }
+    }
+
+    fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<bool, Rejection> {
+        // What lies behind the bound is not looked at, so that the verdict does not hang on how the bytes arrived.
+        let window = bytes.get(..limits.max_head_bytes).unwrap_or(bytes);
+        line::check_start(window, limits.max_target_bytes)?;
+        let max_lines = limits.max_headers.saturating_add(1);
+        match self.scan.find_end(window, Sender::Client, max_lines) {
+            Ok(Some(section)) => self.read_whole(window, section).map(|()| true),
+            Ok(None) if bytes.len() > window.len() => Err(Rejection::HeadTooLarge),
+            Ok(None) => Ok(false),
+            Err(LineError::Broken(rule)) => Err(Rejection::Malformed(rule)),
+            Err(LineError::TooMany) => Err(Rejection::HeadTooLarge),
+        }
+    }
+
+    fn read_whole(&mut self, bytes: &[u8], section: Section) -> Result<(), Rejection> {
+        let RequestLine { method, target, version, len } = line::read(bytes)?;
+        self.method = method;
+        self.target = target;
+        self.version = version;
+        self.len = section.len;
+        let count = section.lines.saturating_sub(1);
+        fields::read(bytes, (len, section.len), count, &mut self.fields).map_err(Rejection::Malformed)?;
+        self.facts = Facts::gather(bytes, method.of(bytes), version, &self.fields)?;
+        Ok(())
     }
 }
 
@@ -99,7 +134,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether it asked for `100-continue` (never on HTTP/1.0, where it is ignored).
+    /// Whether it waits for a `100 Continue`: never on HTTP/1.0, where the field is ignored, nor where there is no body to
+    /// go on with (RFC 9110 section 10.1.1).
     pub fn expects_continue(self) -> bool {
         self.head.facts.expects_continue
     }
