@@ -1,11 +1,29 @@
-//! Upstreams: their servers, how one is chosen, and connections to them, new or from the pool.
+//! Upstreams: their servers, how one is chosen, and connections to them, new or from the pool. The connector is ours
+//! rather than Pingora's `TransportConnector` (decision 34): that one rebuilds the TLS client for each connect when a CA or
+//! client certificate is set, leaves the CA out of what decides whether a connection may be reused, stops verifying when the
+//! server name is empty, panics on host names and keeps 64 KiB of buffers per stream. Why the pool is ours: `pool`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub mod balance;
+pub mod client_tls;
+pub mod connect;
+pub mod health;
+pub mod pool;
+pub mod registry;
+pub mod resolve;
+pub mod server;
+pub mod stream;
+
+use client_tls::ClientTls;
+use connect::ConnectError;
+use server::{Lease, Server};
+
 /// One upstream as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name in routes, metrics and log.
     pub name: Arc<str>,
@@ -96,3 +114,84 @@ pub struct HealthCheck {
     /// Successes in a row before it is used again.
     pub healthy_after: u32,
 }
+
+/// One upstream as it runs, shared by all workers. A reload builds a new one; an old one lives until its last request ends.
+#[derive(Debug)]
+pub struct Upstream {
+    settings: Settings,
+    /// Unique among all upstreams of this process, over reloads: pooled connections are found by it, so none crosses from
+    /// one configuration into the next.
+    id: u64,
+    servers: Box<[Arc<Server>]>,
+    tls: Option<ClientTls>,
+    turn: AtomicUsize,
+    /// Set when a newer configuration has taken over: pools then drop its connections. Shared with them.
+    retired: Arc<AtomicBool>,
+}
+
+/// What keeps an upstream from being built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("upstream {upstream}: {message}")]
+pub struct Problem {
+    /// Which upstream.
+    pub upstream: Arc<str>,
+    /// The file at fault, where it is a file.
+    pub file: Option<PathBuf>,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Upstream {
+    /// Builds the upstream over `servers`, which stand in the order of the settings. The TLS client is built here, once,
+    /// and its files are read now.
+    fn new(settings: Settings, id: u64, servers: Box<[Arc<Server>]>) -> Result<Self, Problem> {
+        let tls = match &settings.tls {
+            Some(tls) => Some(ClientTls::build(tls, settings.http2).map_err(|error| Problem {
+                upstream: settings.name.clone(),
+                file: error.file,
+                message: error.message,
+            })?),
+            None => None,
+        };
+        let retired = Arc::new(AtomicBool::new(false));
+        Ok(Self { settings, id, servers, tls, turn: AtomicUsize::new(0), retired })
+    }
+
+    /// Its settings: timeouts, host policy, name.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its servers, in the order of the configuration.
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+
+    /// Chooses a healthy server and counts a request on it until the lease is dropped. `random` decides where the upstream
+    /// balances at random. [`ConnectError::NoServer`] when none is healthy.
+    pub fn pick(&self, random: u64) -> Result<Lease, ConnectError> {
+        let index = self.choose(random).ok_or(ConnectError::NoServer)?;
+        self.servers.get(index).map(Lease::new).ok_or(ConnectError::NoServer)
+    }
+
+    /// Index of the server whose turn it is.
+    fn choose(&self, random: u64) -> Option<usize> {
+        let load = |index: usize| self.servers.get(index).filter(|server| server.is_healthy()).map(|s| s.in_flight());
+        // The counter is shared by all workers: leave it alone where there is nothing to choose.
+        let turn = if self.servers.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        balance::choose(self.settings.balance, self.servers.len(), load, turn, random)
+    }
+
+    /// Whether every server has been checked once, so that its health is known (decision 23). True without a health check.
+    pub fn is_checked(&self) -> bool {
+        self.settings.health_check.is_none() || self.servers.iter().all(|server| server.is_checked())
+    }
+
+    /// Whether a newer configuration has taken its place.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Idle connections of one worker, newest first. Not `pingora_pool::ConnectionPool`: that one watches each idle connection
+//! from a task of its own, which must be spawned with a timer for every request that ends and woken and waited for by every
+//! request that takes the connection back; it hands out the oldest of sixteen first, so that connections stay open which a
+//! quiet hour does not need; and its locks and queues serve workers that share a pool, which ours do not. Here a take is one
+//! look-up and one `try_read`, and one sweep a second drops what the servers closed or nobody needed.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Upstream;
+use super::connect::Connection;
+use super::stream::UpstreamStream;
+
+/// What makes connections equal: upstream and its generation (one id), server, and the address it had when connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PoolKey {
+    pub(super) upstream: u64,
+    pub(super) server: usize,
+    pub(super) address: Option<SocketAddr>,
+}
+
+/// The idle connections of one worker. Sharing it between workers is safe but would move sockets between reactors.
+#[derive(Debug)]
+pub struct Pool {
+    // Uncontended: one thread uses it. It is a lock only because tasks of any runtime must be `Send`.
+    shelves: Mutex<Shelves>,
+    most_idle: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shelves {
+    groups: HashMap<PoolKey, Group>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Group {
+    retired: Arc<AtomicBool>,
+    /// Oldest first.
+    idle: VecDeque<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: UpstreamStream,
+    expires: Instant,
+}
+
+/// How often [`Pool::keep_swept`] looks.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+impl Pool {
+    /// An empty pool that holds at most `most_idle` connections over all upstreams.
+    pub fn new(most_idle: usize) -> Self {
+        Self { shelves: Mutex::default(), most_idle }
+    }
+
+    /// Gives back a connection after a clean exchange, for at most the upstream's `keepalive_timeout`. A full pool lets go of
+    /// the oldest of the same group, or of this one.
+    pub fn put(&self, upstream: &Upstream, connection: Connection, now: Instant) {
+        let keep = upstream.settings.keepalive_timeout;
+        if keep.is_zero() || upstream.is_retired() {
+            return;
+        }
+        let (stream, key) = connection.into_idle();
+        let mut shelves = self.shelves();
+        let full = shelves.count >= self.most_idle;
+        let retired = || Group { retired: upstream.retired.clone(), idle: VecDeque::new() };
+        let group = shelves.groups.entry(key).or_insert_with(retired);
+        if full && group.idle.pop_front().is_none() {
+            return;
+        }
+        group.idle.push_back(Idle { stream, expires: now + keep });
+        if !full {
+            shelves.count += 1;
+        }
+    }
+
+    /// The newest connection of the group that still lives, as far as can be told without asking the server.
+    pub(super) fn take(&self, key: &PoolKey, now: Instant) -> Option<UpstreamStream> {
+        let mut shelves = self.shelves();
+        let Shelves { groups, count } = &mut *shelves;
+        let group = groups.get_mut(key)?;
+        while let Some(Idle { mut stream, expires }) = group.idle.pop_back() {
+            *count -= 1;
+            if now < expires && stream.is_quiet() {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Drops connections that are past their time, closed by the server or left over from an older configuration.
+    pub fn sweep(&self, now: Instant) {
+        let mut shelves = self.shelves();
+        shelves.groups.retain(|_, group| {
+            if group.retired.load(Ordering::Relaxed) {
+                return false;
+            }
+            group.idle.retain_mut(|idle| now < idle.expires && idle.stream.is_quiet());
+            !group.idle.is_empty()
+        });
+        shelves.count = shelves.groups.values().map(|group| group.idle.len()).sum();
+    }
+
+    /// Sweeps once a second, for ever; run it on the worker whose pool this is.
+    pub async fn keep_swept(&self) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.sweep(Instant::now());
+        }
+    }
+
+    /// Idle connections held now.
+    pub fn len(&self) -> usize {
+        self.shelves().count
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A panic while the lock was held leaves at worst a wrong count, which the next sweep mends.
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,194 @@
+//! One server of an upstream as all workers see it: where it is, whether it is healthy, how many requests it holds.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::ServerAddress;
+
+/// A server and its state. Health, addresses and the count of requests outlive a reload that leaves its settings alone.
+#[derive(Debug)]
+pub struct Server {
+    address: ServerAddress,
+    label: Box<str>,
+    resolved: ArcSwap<Vec<SocketAddr>>,
+    healthy: AtomicBool,
+    checked: AtomicBool,
+    in_flight: AtomicUsize,
+}
+
+/// A request held on a server; dropping it ends the count.
+#[derive(Debug)]
+pub struct Lease {
+    server: Arc<Server>,
+}
+
+impl Server {
+    /// A server that is taken for healthy until checks say otherwise (decision 23). One given by IP address has its socket
+    /// address at once, one given by name when [`set_addresses`](Self::set_addresses) is called.
+    pub fn new(address: ServerAddress) -> Self {
+        let label = address.to_string().into_boxed_str();
+        let resolved = match &address {
+            ServerAddress::Tcp { host, port } => {
+                host.parse::<IpAddr>().map(|ip| vec![SocketAddr::new(ip, *port)]).unwrap_or_default()
+            }
+            ServerAddress::Unix(_) => Vec::new(),
+        };
+        Self {
+            address,
+            label,
+            resolved: ArcSwap::from_pointee(resolved),
+            healthy: AtomicBool::new(true),
+            checked: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    /// Where it is, as configured.
+    pub fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// `host:port` or `unix:/path`, for metrics and log.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// What goes into `Host` when the upstream's own address is asked for: `host:port`; a unix socket is `localhost`.
+    pub fn authority(&self) -> &str {
+        match self.address {
+            ServerAddress::Tcp { .. } => &self.label,
+            ServerAddress::Unix(_) => "localhost",
+        }
+    }
+
+    /// Host and port where these must be looked up: a name, not an IP address or a unix socket.
+    pub fn name(&self) -> Option<(&str, u16)> {
+        match &self.address {
+            ServerAddress::Tcp { host, port } if host.parse::<IpAddr>().is_err() => Some((host, *port)),
+            ServerAddress::Tcp { .. } | ServerAddress::Unix(_) => None,
+        }
+    }
+
+    /// Socket addresses in the order to try them; empty for a name not yet resolved and for unix sockets.
+    pub fn addresses(&self) -> arc_swap::Guard<Arc<Vec<SocketAddr>>> {
+        self.resolved.load()
+    }
+
+    /// Takes new socket addresses. An empty answer is no answer: the last good one is kept (decision 23). Says whether the
+    /// set of addresses changed; the order of equal sets is the resolver's whim and is kept as it was.
+    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) -> bool {
+        let now = self.resolved.load();
+        let same = addresses.len() == now.len() && addresses.iter().all(|address| now.contains(address));
+        if addresses.is_empty() || same {
+            return false;
+        }
+        self.resolved.store(Arc::new(addresses));
+        true
+    }
+
+    /// Whether it may be chosen.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Takes the result of a health check that changed things.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    /// Whether a first health check has ended, well or badly.
+    pub fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a health check has ended.
+    pub fn set_checked(&self) {
+        self.checked.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests held on it now, over all workers.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+impl Lease {
+    /// Counts one request on `server`.
+    pub fn new(server: &Arc<Server>) -> Self {
+        server.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { server: server.clone() }
+    }
+
+    /// The server it is held on.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> ServerAddress {
+        ServerAddress::Tcp { host: host.into(), port }
+    }
+
+    #[test]
+    fn what_an_address_is_called_and_whether_it_is_looked_up() {
+        #[track_caller]
+        fn check(address: ServerAddress, label: &str, authority: &str, resolved: usize, name: Option<(&str, u16)>) {
+            let server = Server::new(address);
+            assert_eq!((server.label(), server.authority()), (label, authority));
+            assert_eq!(server.addresses().len(), resolved, "{label}");
+            assert_eq!(server.name(), name, "{label}");
+        }
+        check(tcp("127.0.0.1", 80), "127.0.0.1:80", "127.0.0.1:80", 1, None);
+        check(tcp("::1", 8000), "[::1]:8000", "[::1]:8000", 1, None);
+        check(tcp("api.lan", 80), "api.lan:80", "api.lan:80", 0, Some(("api.lan", 80)));
+        check(ServerAddress::Unix("/run/x.sock".into()), "unix:/run/x.sock", "localhost", 0, None);
+    }
+
+    #[test]
+    fn the_last_good_answer_is_kept() {
+        let server = Server::new(tcp("api.lan", 80));
+        let (a, b): (SocketAddr, SocketAddr) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        assert!(server.set_addresses(vec![a, b]));
+        assert!(!server.set_addresses(vec![]), "no answer is not an answer");
+        assert!(!server.set_addresses(vec![b, a]), "another order is no change");
+        assert_eq!(**server.addresses(), [a, b]);
+        assert!(server.set_addresses(vec![b]));
+        assert_eq!(**server.addresses(), [b]);
+    }
+
+    #[test]
+    fn a_lease_counts_while_it_lives() {
+        let server = Arc::new(Server::new(tcp("127.0.0.1", 80)));
+        let first = Lease::new(&server);
+        let second = Lease::new(&server);
+        assert_eq!(server.in_flight(), 2);
+        drop(first);
+        assert_eq!(second.server().in_flight(), 1);
+        drop(second);
+        assert_eq!(server.in_flight(), 0);
+    }
+}

@@ -1,0 +1,148 @@
+//! The byte stream to a server: plain TCP, a unix socket or TLS over TCP, without buffers of its own.
+
+use std::future::poll_fn;
+use std::io::{self, BufRead};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+/// A connection to a server. TCP has `TCP_NODELAY` set.
+#[derive(Debug)]
+pub enum UpstreamStream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP; boxed, for rustls keeps about a kilobyte in line.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// TLS over a unix socket.
+    TlsUnix(Box<TlsStream<UnixStream>>),
+}
+
+impl UpstreamStream {
+    /// Ready when a read may bring bytes, the end or an error, without a buffer held while waiting. It may be ready without
+    /// cause: a read can still be pending then.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => {
+                if has_plaintext(stream) {
+                    Poll::Ready(Ok(()))
+                } else {
+                    stream.get_ref().0.poll_read_ready(cx)
+                }
+            }
+            Self::TlsUnix(stream) => {
+                if has_plaintext(stream) {
+                    Poll::Ready(Ok(()))
+                } else {
+                    stream.get_ref().0.poll_read_ready(cx)
+                }
+            }
+        }
+    }
+
+    /// Waits until [`poll_readable`](Self::poll_readable) is ready.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Whether HTTP/2 was agreed on by ALPN.
+    pub fn negotiated_http2(&self) -> bool {
+        let protocol = match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::TlsUnix(stream) => stream.get_ref().1.alpn_protocol(),
+        };
+        protocol == Some(b"h2")
+    }
+
+    /// Whether an idle connection is still what it was: open, and nothing has come. Costs no system call while the reactor
+    /// has seen nothing on the socket. A byte that is there may be consumed: not quiet means not usable.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let would_block =
+            |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        match self {
+            Self::Tcp(stream) => would_block(stream.try_read(&mut byte)),
+            Self::Unix(stream) => would_block(stream.try_read(&mut byte)),
+            // Late session tickets are no bytes of an answer: rustls takes them in and the read stays pending.
+            Self::Tls(_) | Self::TlsUnix(_) => {
+                let mut buffer = ReadBuf::new(&mut byte);
+                Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+            }
+        }
+    }
+}
+
+/// Whether decrypted bytes, or the end, wait inside the TLS session.
+fn has_plaintext<S>(stream: &mut TlsStream<S>) -> bool {
+    let blocked = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    !stream.get_mut().1.reader().fill_buf().is_err_and(|error| blocked(&error))
+}
+
+impl AsyncRead for UpstreamStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::TlsUnix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::TlsUnix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
