@@ -1,5 +1,10 @@
-//! Where the gate listens: addresses and the bounds on what strangers can hold open.
+//! Where the gate listens: addresses, the sockets bound to them, and the bounds on what strangers can hold open. Sockets are
+//! bound before the server runs, so that a taken address is an exit status and port 0 can be told (decision 31).
 
+pub mod bind;
+pub mod bounds;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,4 +38,13 @@ pub struct Connections {
     pub per_address: usize,
     /// Time for a TLS handshake.
     pub handshake_timeout: Duration,
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }

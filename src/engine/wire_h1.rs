@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
                 if *begun {
                     self.queued.extend_from_slice(b"\r\n");
                 }
-                write::chunk_size(&mut self.queued, data.len());
+                write::chunk_head(&mut self.queued, data.len());
                 *left = data.len();
                 *begun = true;
             }
