@@ -120,3 +120,6 @@ impl<'a> Request<'a> {
         self.head.len == 0
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sample;
