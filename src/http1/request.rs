@@ -156,3 +156,6 @@ impl<'a> Request<'a> {
         self.head.len == 0
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sample;
