@@ -1,9 +1,17 @@
 //! Routes: which upstream a host and path belong to, and who may go there. A path is matched under every reading that an
 //! upstream might take; readings that disagree are refused (design rule 2, decisions 1-4).
 
+mod host;
+mod path;
+pub mod router;
+#[cfg(test)]
+mod tests;
+mod tree;
+
 use std::sync::Arc;
 
 use crate::limit::Rate;
+use crate::rejection::Rejection;
 
 /// One route as configured.
 #[derive(Clone, Debug)]
@@ -34,6 +42,39 @@ pub struct Route {
     pub set_headers: Vec<(Box<str>, HeaderSecret)>,
     /// Prefix cut from the path before it is sent on; empty cuts nothing.
     pub strip_prefix: Box<str>,
+}
+
+impl Route {
+    /// Whether the route names `method` itself. Methods are compared as sent: they are case-sensitive (RFC 9110
+    /// section 9.1).
+    fn lists(&self, method: &[u8]) -> bool {
+        self.methods.iter().flatten().any(|listed| listed.as_bytes() == method)
+    }
+
+    /// The path to send upstream for a request whose raw path is `path`: the bytes as sent, less `strip_prefix`.
+    ///
+    /// The cut is at a segment boundary, so `/api` and `/api/` both cut `/api` from `/api/x`, and nothing from `/apix`.
+    /// What is left is never empty. Errors with [`Rejection::AmbiguousPath`] when the raw bytes do not begin with the
+    /// prefix: better refused than forwarded unstripped.
+    pub fn forward_path<'p>(&self, path: &'p [u8]) -> Result<&'p [u8], Rejection> {
+        let rest = path.strip_prefix(self.cut()).ok_or(Rejection::AmbiguousPath)?;
+        match rest.first() {
+            None => Ok(b"/"),
+            Some(b'/') => Ok(rest),
+            Some(_) => Err(Rejection::AmbiguousPath),
+        }
+    }
+
+    /// The prefix to cut, without its closing slash.
+    fn cut(&self) -> &[u8] {
+        self.strip_prefix.trim_end_matches('/').as_bytes()
+    }
+}
+
+/// Whether a request is a CORS preflight (Fetch standard, section 3.3.2): `OPTIONS` with both `Origin` and
+/// `Access-Control-Request-Method`. A bare `OPTIONS` is a request like any other.
+pub fn is_preflight(method: &[u8], has_origin: bool, has_request_method: bool) -> bool {
+    method == b"OPTIONS" && has_origin && has_request_method
 }
 
 /// A header value that may be a secret: shown by nobody.
