@@ -2,6 +2,14 @@
 
 use std::path::PathBuf;
 
+pub mod acceptor;
+pub mod certificate;
+pub mod handshake;
+pub mod reload;
+pub mod self_signed;
+pub mod store;
+pub mod watch;
+
 /// TLS of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -31,3 +39,16 @@ pub enum MinVersion {
     /// TLS 1.3.
     Tls13,
 }
+
+/// What is wrong with a listener's TLS; never holds file content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TlsProblem {
+    /// The file at fault, where it is a file; `message` names it too.
+    pub file: Option<PathBuf>,
+    /// What is wrong.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests;
