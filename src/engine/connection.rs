@@ -18,7 +18,7 @@ use super::wire_h1::H1Wire;
 use super::worker::Worker;
 use crate::http1::body::Sender;
 use crate::http1::head::HeadLimits;
-use crate::http1::request::RequestHead;
+use crate::http1::request::{Request, RequestHead};
 use crate::metrics::ClosedReason;
 use crate::rejection::Rejection;
 
@@ -35,11 +35,36 @@ pub(crate) struct Connection<S> {
     pub(crate) worker: Arc<Worker>,
 }
 
-/// A request head cut from the connection, with the buffer it stands in.
+/// A request head cut from the connection, with the bytes it stands in.
 #[derive(Debug, Default)]
 pub(crate) struct HeadBytes {
-    pub(crate) buffer: Buffer,
-    pub(crate) spans: RequestHead,
+    buffer: Buffer,
+    compact: Box<[u8]>,
+    spans: RequestHead,
+}
+
+impl HeadBytes {
+    /// A head of which `spans` are the ranges in `buffer`.
+    pub(crate) fn new(buffer: Buffer, spans: RequestHead) -> Self {
+        Self { buffer, compact: Box::default(), spans }
+    }
+
+    /// The head.
+    pub(crate) fn request(&self) -> Request<'_> {
+        let bytes = if self.compact.is_empty() { self.buffer.bytes() } else { &self.compact };
+        self.spans.view(bytes)
+    }
+
+    /// Moves the head to memory of just its size: for what stays open long.
+    pub(crate) fn compact(&mut self) {
+        self.compact = Box::from(self.buffer.bytes());
+        self.buffer = Buffer::default();
+    }
+
+    /// Gives back the ranges, whose allocation serves the next head.
+    pub(crate) fn into_spans(self) -> RequestHead {
+        self.spans
+    }
 }
 
 enum Read {
@@ -71,10 +96,10 @@ where
         let length = spans.view(connection.wire.input.bytes()).len();
         let rest = connection.wire.input.split_rest(length);
         let buffer = std::mem::replace(&mut connection.wire.input, rest);
-        let head = HeadBytes { buffer, spans: std::mem::take(&mut spans) };
+        let head = HeadBytes::new(buffer, std::mem::take(&mut spans));
         // Boxed so that an idle connection's task does not hold room for a request's.
         match Box::pin(exchange::handle(connection, head)).await {
-            Next::Keep(kept) => connection = kept,
+            Next::Keep(kept, used) => (connection, spans) = (kept, used),
             Next::Close(mut closing, reason) => {
                 closing.linger().await;
                 return reason;

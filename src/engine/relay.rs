@@ -104,9 +104,19 @@ pub(crate) struct Relay<'a, D, U, R> {
     watchdog: &'a mut Watchdog,
     request: Direction,
     response: Direction,
+    trailers: TrailerFilters<'a>,
+    /// Whether the client's body goes with the request.
+    sends_body: bool,
     /// The upstream no longer takes the request; its answer may still come.
     upstream_deaf: bool,
     began: Instant,
+}
+
+/// Which trailers pass, by name: of the request, and of the response.
+#[derive(Clone, Copy)]
+pub(crate) struct TrailerFilters<'a> {
+    pub(crate) request: &'a (dyn Fn(&[u8]) -> bool + Sync),
+    pub(crate) response: &'a (dyn Fn(&[u8]) -> bool + Sync),
 }
 
 /// How far one direction is.
@@ -141,6 +151,7 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         up: &'a mut U,
         revocation: R,
         timing: Timing,
+        trailers: TrailerFilters<'a>,
         watchdog: &'a mut Watchdog,
         now: Instant,
     ) -> Self {
@@ -153,6 +164,8 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             watchdog,
             request: direction,
             response: direction,
+            trailers,
+            sends_body: true,
             upstream_deaf: false,
             began: now,
         }
@@ -185,6 +198,17 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         .await
     }
 
+    /// Withholds the client's body: only the head is sent.
+    pub(crate) fn without_body(mut self) -> Self {
+        self.sends_body = false;
+        self
+    }
+
+    /// Allows another time between bytes of the answer, once it is known what kind of answer it is.
+    pub(crate) fn set_upstream_idle(&mut self, idle: Duration) {
+        self.timing.upstream_idle = idle;
+    }
+
     /// The request's direction.
     pub(crate) fn request(&self) -> &Direction {
         &self.request
@@ -199,7 +223,16 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         if self.request.done || self.upstream_deaf {
             return Ok(());
         }
-        match pump(self.down, self.up, &mut self.request, self.timing.max_body, cx) {
+        if !self.sends_body {
+            match self.up.poll_finish(&[], cx) {
+                Poll::Ready(Ok(())) => self.request.done = true,
+                Poll::Ready(Err(_)) => self.upstream_deaf = true,
+                Poll::Pending => self.request.blocked = Blocked::Sink,
+            }
+            return Ok(());
+        }
+        let max = self.timing.max_body;
+        match pump(self.down, self.up, &mut self.request, max, self.trailers.request, cx) {
             Ok(Poll::Ready(())) => {
                 self.response.moved = self.now();
                 Ok(())
@@ -217,7 +250,7 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {
-        pump(self.up, self.down, &mut self.response, None, cx).map_err(|e| match e {
+        pump(self.up, self.down, &mut self.response, None, self.trailers.response, cx).map_err(|e| match e {
             PumpError::Source(e) => upstream_failed(e),
             PumpError::Sink(_) | PumpError::TooLarge => RelayError::ClientGone,
         })
@@ -274,6 +307,7 @@ fn pump<A: Wire, B: Wire>(
     to: &mut B,
     direction: &mut Direction,
     max: Option<u64>,
+    keeps: &(dyn Fn(&[u8]) -> bool + Sync),
     cx: &mut Context<'_>,
 ) -> Result<Poll<()>, PumpError> {
     loop {
@@ -282,7 +316,8 @@ fn pump<A: Wire, B: Wire>(
                 Poll::Ready(Ok(Fill::Data)) => direction.moved = now(),
                 Poll::Ready(Ok(Fill::End)) => {
                     direction.blocked = Blocked::Sink;
-                    let Poll::Ready(sent) = to.poll_finish(from.trailers(), cx) else { return Ok(Poll::Pending) };
+                    let kept = from.trailers().iter().filter(|(name, _)| keeps(name)).cloned().collect::<Vec<_>>();
+                    let Poll::Ready(sent) = to.poll_finish(&kept, cx) else { return Ok(Poll::Pending) };
                     sent.map_err(PumpError::Sink)?;
                     direction.done = true;
                     return Ok(Poll::Ready(()));

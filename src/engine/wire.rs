@@ -80,6 +80,19 @@ pub(crate) struct ResponseLine<'a> {
     pub(crate) framing: Framing,
     /// A `Content-Length` that describes no body here: on answers to HEAD and on 304.
     pub(crate) described_length: Option<u64>,
-    /// Whether the connection ends after this response.
-    pub(crate) close: bool,
+    /// What becomes of the connection.
+    pub(crate) connection: ConnectionField,
+}
+
+/// The `Connection` field of a response; HTTP/2 has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionField {
+    /// Not sent: HTTP/1.1 goes on.
+    Absent,
+    /// The connection ends after this response.
+    Close,
+    /// Told to an HTTP/1.0 client that asked for it.
+    KeepAlive,
+    /// With a 101: the connection is a WebSocket from here on.
+    Upgrade,
 }

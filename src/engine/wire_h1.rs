@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
-use super::wire::{Downstream, Fill, ResponseLine, Trailers, Wire, WireError};
+use super::wire::{ConnectionField, Downstream, Fill, ResponseLine, Trailers, Wire, WireError};
 use crate::http1::body::{BodyDecoder, Decoded, Sender};
 use crate::http1::head::{Field, Framing};
 use crate::http1::write;
@@ -32,8 +32,10 @@ pub(crate) struct H1Wire<S> {
 /// How the body being sent is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoder {
-    /// Bytes as they are: a known length, or all until the close.
-    Plain,
+    /// So many bytes more and no others: a byte too many would be read as the next message.
+    Exactly(u64),
+    /// All until the close.
+    UntilClose,
     /// Chunked; `left` bytes of the chunk that was announced are still to come.
     Chunked { left: usize, begun: bool },
     /// The end was queued.
@@ -50,7 +52,7 @@ impl<S> H1Wire<S> {
             payload: 0,
             queued: Vec::new(),
             queued_at: 0,
-            encoder: Encoder::Plain,
+            encoder: Encoder::Exactly(0),
             sender,
         }
     }
@@ -61,11 +63,13 @@ impl<S> H1Wire<S> {
         self.payload = 0;
     }
 
-    /// Begins sending a message: `head` is queued, the body will be framed as told.
+    /// Begins sending a message: its head goes into the queue returned, its body will be framed as told.
     pub(crate) fn begin_message(&mut self, framing: Framing) -> &mut Vec<u8> {
         self.encoder = match framing {
             Framing::Chunked => Encoder::Chunked { left: 0, begun: false },
-            Framing::None | Framing::Length(_) | Framing::UntilClose => Encoder::Plain,
+            Framing::None => Encoder::Exactly(0),
+            Framing::Length(length) => Encoder::Exactly(length),
+            Framing::UntilClose => Encoder::UntilClose,
         };
         &mut self.queued
     }
@@ -160,20 +164,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
 
     fn poll_send(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
         let mut most = data.len();
-        if let Encoder::Chunked { left, begun } = &mut self.encoder {
-            if *left == 0 && !data.is_empty() {
-                if *begun {
-                    self.queued.extend_from_slice(b"\r\n");
-                }
-                write::chunk_head(&mut self.queued, data.len());
-                *left = data.len();
-                *begun = true;
+        match &mut self.encoder {
+            Encoder::Exactly(left) if *left < data.len() as u64 => {
+                return Poll::Ready(Err(WireError::Malformed("body_longer_than_declared")));
             }
-            most = most.min(*left);
+            Encoder::Chunked { left, begun } => {
+                if *left == 0 && !data.is_empty() {
+                    if *begun {
+                        self.queued.extend_from_slice(b"\r\n");
+                    }
+                    write::chunk_head(&mut self.queued, data.len());
+                    *left = data.len();
+                    *begun = true;
+                }
+                most = most.min(*left);
+            }
+            Encoder::Exactly(_) | Encoder::UntilClose => {}
+            Encoder::Ended => return Poll::Ready(Err(WireError::Malformed("body_after_its_end"))),
         }
         let sent = ready!(self.poll_write_behind(data.get(..most).unwrap_or_default(), cx))?;
-        if let Encoder::Chunked { left, .. } = &mut self.encoder {
-            *left -= sent;
+        match &mut self.encoder {
+            Encoder::Exactly(left) => *left -= sent as u64,
+            Encoder::Chunked { left, .. } => *left -= sent,
+            Encoder::UntilClose | Encoder::Ended => {}
         }
         Poll::Ready(Ok(sent))
     }
@@ -188,8 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
                 write::field(&mut self.queued, name, value);
             }
             self.queued.extend_from_slice(b"\r\n");
-            self.encoder = Encoder::Ended;
         }
+        if matches!(self.encoder, Encoder::Exactly(1..)) {
+            return Poll::Ready(Err(WireError::Malformed("body_shorter_than_declared")));
+        }
+        self.encoder = Encoder::Ended;
         self.poll_flush(cx)
     }
 
@@ -219,8 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
             write::framing(out, Framing::Length(length));
         }
         write::framing(out, head.framing);
-        if head.close {
-            write::field(out, b"Connection", b"close");
+        match head.connection {
+            ConnectionField::Absent => {}
+            ConnectionField::Close => write::field(out, b"Connection", b"close"),
+            ConnectionField::KeepAlive => write::field(out, b"Connection", b"keep-alive"),
+            ConnectionField::Upgrade => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         }
         out.extend_from_slice(b"\r\n");
     }

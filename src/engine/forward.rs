@@ -1,0 +1,288 @@
+//! Forwarding: an admitted request goes to a server of its route's upstream, and the answer comes back. Takes an `Admitted`,
+//! so that nothing else can be forwarded (design rule 1).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answer_h1::H1Answer;
+use super::buffer::Buffer;
+use super::connection::now;
+use super::key_watch::KeyWatch;
+use super::policy::{Policy, RoutePlan};
+use super::relay::{Answering, Relay, RelayError, Revocation, Timing, TrailerFilters};
+use super::report::Report;
+use super::respond::is_grpc;
+use super::watchdog::Watchdog;
+use super::wire::{ConnectionField, Downstream, ResponseLine};
+use super::wire_h1::H1Wire;
+use super::worker::Worker;
+use crate::admission::{Admitted, Caller};
+use crate::http1::body::Sender;
+use crate::http1::head::{Field, Framing, Version};
+use crate::http1::request::Request;
+use crate::http1::response::{Asked, Response, ResponseHead};
+use crate::identity::response::{Nominations, keeps_response_field, keeps_trailer};
+use crate::identity::{self, Forward, Protocol, Who};
+use crate::keyring::Keyring;
+use crate::rejection::Rejection;
+use crate::route::Route;
+use crate::upstream::HostPolicy;
+use crate::upstream::connect::{ConnectError, Connection as UpstreamConnection};
+
+/// Most interim responses passed on before a final one must come.
+const MOST_INTERIM: usize = 16;
+
+/// How forwarding ended, when it ended well.
+pub(crate) enum Forwarded {
+    /// The answer went out whole; whether the request was read whole, and whether the client was told to go.
+    Done { request_done: bool, close: bool },
+    /// The upstream switched to a tunnel: its connection, and what it said already. The 101 is queued to the client.
+    Tunnel { upstream: UpstreamConnection, early: Buffer },
+}
+
+/// How it ended otherwise.
+pub(crate) enum Failed {
+    /// Nothing of an answer went out: the client is refused.
+    Refused(Rejection),
+    /// An answer had begun, or the client is gone: the connection can only end.
+    Broken(RelayError),
+}
+
+enum Attempt {
+    Retry,
+    Failed(Failed),
+}
+
+/// One admitted request and what forwarding it needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Forwarding<'a> {
+    pub(crate) worker: &'a Arc<Worker>,
+    pub(crate) policy: &'a Policy,
+    pub(crate) keyring: &'a Arc<Keyring>,
+    pub(crate) admitted: &'a Admitted,
+    pub(crate) request: Request<'a>,
+    pub(crate) scheme: identity::Scheme,
+    pub(crate) peer_trusted: bool,
+    /// Whether the client's connection may be kept after this request.
+    pub(crate) keep: bool,
+    /// Fields of the gate's own on the answer.
+    pub(crate) own_fields: &'a [(&'static str, Vec<u8>)],
+}
+
+impl Forwarding<'_> {
+    /// Sends the request, and brings back the answer.
+    pub(crate) async fn run<D: Downstream>(
+        &self,
+        down: &mut D,
+        watchdog: &mut Watchdog,
+        report: &mut Report<'_>,
+    ) -> Result<Forwarded, Failed> {
+        let (route, plan) = self.policy.plan(self.admitted.route()).ok_or(Failed::Refused(Rejection::Internal))?;
+        route.forward_path(self.request.path()).map_err(Failed::Refused)?;
+        let random = self.worker.random_word();
+        let mut connection = plan.upstream.connect(&self.worker.pool, random, now()).await.map_err(refused)?;
+        loop {
+            match self.attempt(route, plan, connection, down, watchdog, report).await {
+                Ok(forwarded) => return Ok(forwarded),
+                Err(Attempt::Failed(failed)) => return Err(failed),
+                Err(Attempt::Retry) => connection = plan.upstream.connect_new(random).await.map_err(refused)?,
+            }
+        }
+    }
+
+    async fn attempt<D: Downstream>(
+        &self,
+        route: &Arc<Route>,
+        plan: &RoutePlan,
+        mut connection: UpstreamConnection,
+        down: &mut D,
+        watchdog: &mut Watchdog,
+        report: &mut Report<'_>,
+    ) -> Result<Forwarded, Attempt> {
+        let reused = connection.is_reused();
+        let host = self.host(plan, &connection);
+        report.upstream_begins(connection.server().clone(), now());
+        let mut up = H1Answer::new(H1Wire::new(&mut connection.stream, Buffer::default(), Sender::Upstream));
+        let head = self.upstream_head(route, &host, report);
+        self.policy.identity.write_request_head(up.wire.begin_message(head.framing), self.request, &head);
+        let principal = self.admitted.principal().cloned();
+        let watch = KeyWatch::new(&self.worker.gate, self.keyring, principal, report.client, route);
+        let keeps = |name: &[u8]| self.policy.identity.keeps_trailer(name, &route.set_headers);
+        let trailers = TrailerFilters { request: &keeps, response: &keeps_trailer };
+        let mut relay = Relay::new(down, &mut up, watch, self.timing(plan), trailers, watchdog, now());
+        if matches!(self.admitted.caller(), Caller::Preflight) {
+            relay = relay.without_body();
+        }
+        let mut answer = ResponseHead::default();
+        let awaited = self.await_answer(&mut relay, &mut answer).await;
+        if let Err(error) = awaited {
+            report.bytes_in += relay.request().bytes;
+            let dead = matches!(error, RelayError::UpstreamGone) && reused && !relay.up.has_answered();
+            return Err(if dead && self.is_replayable() { Attempt::Retry } else { before_answer(error) });
+        }
+        report.upstream_ends(now());
+        let view = answer.view(relay.up.head_bytes());
+        let line = self.response_line(view);
+        report.status = view.status();
+        self.queue_answer(relay.down, line, view);
+        if is_event_stream(view) {
+            relay.set_upstream_idle(plan.upstream.settings().websocket_idle_timeout);
+        }
+        let (switched, closes) = (view.status() == 101, view.closes());
+        relay.up.take_head(&answer);
+        if switched {
+            let early = std::mem::take(&mut up.wire.input);
+            return Ok(Forwarded::Tunnel { upstream: connection, early });
+        }
+        let finished = relay.finish().await;
+        let request_done = relay.request().done;
+        report.bytes_in += relay.request().bytes;
+        report.bytes_out += relay.response().bytes;
+        finished.map_err(|error| Attempt::Failed(Failed::Broken(error)))?;
+        if request_done && !closes && up.wire.body_is_over() && up.wire.input.bytes().is_empty() {
+            self.worker.pool.put(&plan.upstream, connection, now());
+        }
+        Ok(Forwarded::Done { request_done, close: line.connection == ConnectionField::Close })
+    }
+
+    /// Waits for the final answer's head and passes interim ones on.
+    async fn await_answer<D: Downstream, U: Answering, R: Revocation>(
+        &self,
+        relay: &mut Relay<'_, D, U, R>,
+        answer: &mut ResponseHead,
+    ) -> Result<(), RelayError> {
+        let asked = Asked { head: self.request.method() == b"HEAD", websocket: self.request.is_websocket() };
+        for _ in 0..MOST_INTERIM {
+            relay.next_head(asked, answer).await?;
+            let view = answer.view(relay.up.head_bytes());
+            if view.status() == 101 || view.status() >= 200 {
+                return Ok(());
+            }
+            // The gate answers `Expect` itself, and HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+            if view.status() != 100 && self.request.version() == Version::Http11 {
+                let nominations = Nominations::of(view.fields());
+                let kept = view.fields().iter().filter(|field| keeps_response_field(field.name, &nominations));
+                relay.down.queue_interim(view.status(), kept);
+                let flushed = poll_fn(|cx| relay.down.poll_flush(cx)).await;
+                flushed.map_err(|_gone| RelayError::ClientGone)?;
+            }
+            relay.up.take_head(answer);
+        }
+        Err(RelayError::UpstreamMalformed("too_many_interim"))
+    }
+
+    fn upstream_head<'h>(&'h self, route: &'h Route, host: &'h [u8], report: &'h Report<'_>) -> Forward<'h> {
+        let preflight = matches!(self.admitted.caller(), Caller::Preflight);
+        let who = match self.admitted.caller() {
+            Caller::Preflight => Who::Preflight,
+            Caller::Anonymous => Who::Anonymous,
+            Caller::Key(principal) => Who::Caller(identity::Caller {
+                user: principal.user(),
+                key_id: principal.id().as_str(),
+                roles: principal.roles_joined(),
+                scopes: principal.scopes_joined(),
+            }),
+        };
+        Forward {
+            who,
+            untouched: self.admitted.untouched(),
+            client_address: report.client,
+            peer_trusted: self.peer_trusted,
+            scheme: self.scheme,
+            host,
+            request_id: &report.request_id,
+            framing: if preflight { Framing::None } else { self.request.framing() },
+            protocol: if self.request.is_websocket() { Protocol::WebSocket } else { Protocol::Http1 },
+            strip_prefix: &route.strip_prefix,
+            set_headers: &route.set_headers,
+        }
+    }
+
+    fn host(&self, plan: &RoutePlan, connection: &UpstreamConnection) -> Vec<u8> {
+        let server = connection.server().authority().as_bytes();
+        match &plan.upstream.settings().host {
+            HostPolicy::Keep => self.request.host().unwrap_or(server).to_vec(),
+            HostPolicy::Upstream => server.to_vec(),
+            HostPolicy::Literal(host) => host.as_bytes().to_vec(),
+        }
+    }
+
+    fn timing(&self, plan: &RoutePlan) -> Timing {
+        let (client, upstream) = (&self.policy.request, plan.upstream.settings());
+        let grpc = self.request.fields().first("content-type").is_some_and(is_grpc);
+        let stream_of_a_key = !matches!(self.request.framing(), Framing::Length(_)) && self.admitted.principal().is_some();
+        let long = |usual: Duration| if grpc { upstream.websocket_idle_timeout } else { usual };
+        Timing {
+            body_idle: long(client.body_idle_timeout),
+            body_min_rate: (!grpc && !stream_of_a_key).then_some(client.body_min_rate),
+            client_write: client.write_timeout,
+            upstream_write: upstream.write_timeout,
+            response: upstream.response_timeout,
+            upstream_idle: long(upstream.idle_timeout),
+            max_body: client.max_body_bytes,
+        }
+    }
+
+    /// How the answer is framed for the client (RFC 9112 section 6.3).
+    fn response_line<'r>(&self, response: Response<'r>) -> ResponseLine<'r> {
+        let old = self.request.version() == Version::Http10;
+        let framing = match response.framing() {
+            Framing::Chunked | Framing::UntilClose if old => Framing::UntilClose,
+            Framing::Chunked | Framing::UntilClose => Framing::Chunked,
+            plain => plain,
+        };
+        let bodiless = framing == Framing::None && (self.request.method() == b"HEAD" || response.status() == 304);
+        let described = response.fields().first("content-length").filter(|_| bodiless);
+        let described_length = described.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+        let connection = if response.status() == 101 {
+            ConnectionField::Upgrade
+        } else if !self.keep || framing == Framing::UntilClose {
+            ConnectionField::Close
+        } else if old {
+            ConnectionField::KeepAlive
+        } else {
+            ConnectionField::Absent
+        };
+        ResponseLine { status: response.status(), reason: response.reason(), framing, described_length, connection }
+    }
+
+    fn queue_answer<D: Downstream>(&self, down: &mut D, line: ResponseLine<'_>, response: Response<'_>) {
+        let nominations = Nominations::of(response.fields());
+        let own = |name: &[u8]| self.own_fields.iter().any(|(own, _)| name.eq_ignore_ascii_case(own.as_bytes()));
+        let kept = response.fields().iter();
+        let kept = kept.filter(|field| keeps_response_field(field.name, &nominations) && !own(field.name));
+        let own_fields = self.own_fields.iter().map(|(name, value)| Field { name: name.as_bytes(), value });
+        down.queue_response(line, kept.chain(own_fields));
+    }
+
+    /// Whether sending the request again can do no harm and is possible (RFC 9110 section 9.2.2, decision 23).
+    fn is_replayable(&self) -> bool {
+        let idempotent = matches!(self.request.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE");
+        idempotent && matches!(self.request.framing(), Framing::None | Framing::Length(0))
+    }
+}
+
+fn is_event_stream(response: Response<'_>) -> bool {
+    let is = |value: &[u8]| value.to_ascii_lowercase().starts_with(b"text/event-stream");
+    response.fields().first("content-type").is_some_and(is)
+}
+
+fn refused(error: ConnectError) -> Failed {
+    tracing::warn!(%error, "no upstream connection");
+    Failed::Refused(error.rejection())
+}
+
+/// What the client is told when no answer has begun.
+fn before_answer(error: RelayError) -> Attempt {
+    Attempt::Failed(match error {
+        RelayError::ClientGone | RelayError::ClientStalled | RelayError::Ended(_) => Failed::Broken(error),
+        RelayError::ClientMalformed(rule) => Failed::Refused(Rejection::Malformed(rule)),
+        RelayError::ClientSlow => Failed::Refused(Rejection::BodyTimeout),
+        RelayError::BodyTooLarge => Failed::Refused(Rejection::BodyTooLarge),
+        RelayError::UpstreamGone => Failed::Refused(Rejection::BadGateway("upstream_closed")),
+        RelayError::UpstreamMalformed(rule) => Failed::Refused(Rejection::BadGateway(rule)),
+        RelayError::UpstreamSlow => Failed::Refused(Rejection::GatewayTimeout("upstream_response")),
+        RelayError::UpstreamStalled => Failed::Refused(Rejection::GatewayTimeout("upstream_write")),
+    })
+}

@@ -1,0 +1,151 @@
+//! Watches, while an exchange or tunnel is open, whether the right to it still stands: the key still good, the route still
+//! there and still open to it (design rule 8, decision 26).
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep};
+
+use super::Gate;
+use super::relay::{EndReason, Revocation};
+use crate::admission;
+use crate::keyring::{Keyring, Principal};
+use crate::rejection::AuthFailure;
+use crate::route::{Access, Route};
+
+/// The right of one exchange.
+pub(crate) struct KeyWatch {
+    gate: Arc<Gate>,
+    keyring: Arc<Keyring>,
+    principal: Option<Principal>,
+    address: Option<IpAddr>,
+    route: Arc<Route>,
+    /// A tunnel is also ended by a shutdown; a plain exchange may finish within the grace.
+    draining: Option<Waiting>,
+    changed: Option<Waiting>,
+    expiry: Option<Pin<Box<Sleep>>>,
+}
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Longest time a timer is set for: a wall clock that is set forward is noticed at the next look.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+impl KeyWatch {
+    /// Watches the right that `keyring` gave to `principal` on `route`.
+    pub(crate) fn new(
+        gate: &Arc<Gate>,
+        keyring: &Arc<Keyring>,
+        principal: Option<Principal>,
+        address: Option<IpAddr>,
+        route: &Arc<Route>,
+    ) -> Self {
+        Self {
+            gate: gate.clone(),
+            keyring: keyring.clone(),
+            principal,
+            address,
+            route: route.clone(),
+            draining: None,
+            changed: None,
+            expiry: None,
+        }
+    }
+
+    /// Watches for a shutdown, too.
+    pub(crate) fn ending_with_shutdown(mut self) -> Self {
+        let draining = self.gate.draining.clone();
+        self.draining = Some(Box::pin(async move {
+            let mut draining = draining;
+            if draining.wait_for(|draining| *draining).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }));
+        self
+    }
+
+    /// Asks the rules as they are now.
+    fn check(&mut self) -> Result<(), EndReason> {
+        let policy = self.gate.policy.load();
+        let mut routes = policy.router.routes().iter();
+        let same = routes.find(|route| route.name == self.route.name && route.upstream == self.route.upstream);
+        let route = same.ok_or(EndReason::RouteChanged)?;
+        self.keyring = self.gate.keyring.load_full();
+        match &self.principal {
+            None if route.access == Access::Public || route.cors_preflight => {}
+            None => return Err(EndReason::RouteChanged),
+            Some(principal) => {
+                let now = self.gate.clock.now();
+                let still = admission::still_admitted(&self.keyring, principal, route, self.address, now);
+                self.principal = Some(still.map_err(|failure| match failure {
+                    AuthFailure::Expired => EndReason::KeyExpired,
+                    _ => EndReason::KeyRevoked,
+                })?);
+            }
+        }
+        self.route = route.clone();
+        Ok(())
+    }
+
+    fn poll_changes(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
+        loop {
+            if self.changed.is_none() {
+                let mut epoch = self.gate.epoch.clone();
+                epoch.mark_unchanged();
+                self.changed = Some(Box::pin(next_change(epoch)));
+                // What was swapped before the watch began would never be told.
+                if !Arc::ptr_eq(&self.keyring, &self.gate.keyring.load()) {
+                    self.check()?;
+                    self.expiry = None;
+                }
+            }
+            match self.changed.as_mut().map(|changed| changed.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => {
+                    self.changed = None;
+                    self.check()?;
+                    self.expiry = None;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn poll_expiry(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
+        let Some(ends) = self.principal.as_ref().and_then(Principal::expires_at) else { return Ok(()) };
+        loop {
+            let now = self.gate.clock.now().wall;
+            if now >= ends {
+                return Err(EndReason::KeyExpired);
+            }
+            let left = Duration::try_from(ends.duration_since(now)).unwrap_or_default().min(LOOK_AGAIN);
+            let expiry = self.expiry.get_or_insert_with(|| Box::pin(sleep(left)));
+            if expiry.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.expiry = None;
+        }
+    }
+}
+
+impl Revocation for KeyWatch {
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(EndReason::Shutdown);
+        }
+        match self.poll_changes(cx).and_then(|()| self.poll_expiry(cx)) {
+            Ok(()) => Poll::Pending,
+            Err(reason) => Poll::Ready(reason),
+        }
+    }
+}
+
+async fn next_change(mut epoch: watch::Receiver<u64>) {
+    if epoch.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
