@@ -65,26 +65,38 @@ pub struct YamlError {
 /// Nesting beyond this is refused: nothing we read is deeper than six.
 const MAX_DEPTH: usize = 32;
 
+/// A mapping with more keys is refused: looking for repeats would take quadratic time, and nothing we read has so many.
+const MAX_MAPPING: usize = 10_000;
+
+/// Most errors kept of one text.
+const MAX_ERRORS: usize = 1_000;
+
 /// Reads `text` as exactly one YAML document.
 ///
 /// Anchors, aliases, tags, a second document, a key that is not a scalar and the same key twice in one mapping are
 /// errors: none of our files needs them, and each has surprised somebody.
 pub fn parse(text: &str) -> Result<Node, YamlError> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), end: end_of(text) };
-    loop {
-        match reader.next()? {
-            (Event::StreamStart | Event::Nothing, _) => {}
-            (Event::DocumentStart(_), _) => break,
-            (_, position) => return Ok(Node { position, value: Value::Null }),
-        }
+    let mut reader = Reader::new(text, None);
+    match (reader.document(), reader.errors.into_iter().next()) {
+        (Ok(node), None) => Ok(node),
+        (_, Some(first)) | (Err(first), None) => Err(first),
     }
-    let (event, position) = reader.next()?;
-    let node = reader.node(event, position, 0)?;
-    loop {
-        match reader.next()? {
-            (Event::DocumentEnd | Event::Nothing, _) => {}
-            (Event::StreamEnd, _) => return Ok(node),
-            (_, position) => return Err(error(position, "a second document begins here; one file holds one document")),
+}
+
+/// Reads `text` as [`parse`] does, but hands every item of the list under the top-level key `list` to `each` as soon as
+/// it is read, and leaves that list empty in the tree: a file of a million items never stands in memory as a tree.
+///
+/// Goes on past errors that do not stop the reading (a repeated key, a tag, an anchor) and returns all of them, at most
+/// 1,000; the tree is `None` when the text could not be read to its end. Items may have been handed out either way.
+pub fn parse_each<'a>(text: &'a str, list: &'a str, each: &'a mut dyn FnMut(Node)) -> (Option<Node>, Vec<YamlError>) {
+    let mut reader = Reader::new(text, Some((list, each)));
+    let node = reader.document();
+    let mut errors = reader.errors;
+    match node {
+        Ok(node) => (Some(node), errors),
+        Err(last) => {
+            errors.push(last);
+            (None, errors)
         }
     }
 }
@@ -112,9 +124,54 @@ impl Node {
 struct Reader<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     end: Position,
+    /// The top-level list whose items are handed out instead of kept, and who gets them.
+    each: Option<(&'a str, &'a mut dyn FnMut(Node))>,
+    /// What was wrong but did not stop the reading, in the order of the text.
+    errors: Vec<YamlError>,
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str, each: Option<(&'a str, &'a mut dyn FnMut(Node))>) -> Self {
+        Self { parser: Parser::new_from_str(text), end: end_of(text), each, errors: Vec::new() }
+    }
+
+    fn document(&mut self) -> Result<Node, YamlError> {
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::Nothing, _) => {}
+                (Event::DocumentStart(_), _) => break,
+                (_, position) => return Ok(Node { position, value: Value::Null }),
+            }
+        }
+        let (event, position) = self.next()?;
+        let node = self.node(event, position, 0)?;
+        loop {
+            match self.next()? {
+                (Event::DocumentEnd | Event::Nothing, _) => {}
+                (Event::StreamEnd, _) => return Ok(node),
+                (_, position) => {
+                    return Err(error(position, "a second document begins here; one file holds one document"));
+                }
+            }
+        }
+    }
+
+    /// Notes an error that does not stop the reading.
+    fn complain(&mut self, position: Position, message: &str) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error(position, message));
+        }
+    }
+
+    fn plain_only(&mut self, anchor: usize, tagged: bool, position: Position) {
+        if tagged {
+            self.complain(position, "tags (!name) are not accepted here");
+        }
+        if anchor != 0 {
+            self.complain(position, "anchors (&name) are not accepted here");
+        }
+    }
+
     fn next(&mut self) -> Result<(Event<'a>, Position), YamlError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, position(span))),
@@ -132,15 +189,15 @@ impl<'a> Reader<'a> {
         }
         let value = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                plain_only(anchor, tag.is_some(), position)?;
+                self.plain_only(anchor, tag.is_some(), position);
                 scalar(text, style)
             }
             Event::SequenceStart(anchor, tag) => {
-                plain_only(anchor, tag.is_some(), position)?;
+                self.plain_only(anchor, tag.is_some(), position);
                 self.sequence(depth)?
             }
             Event::MappingStart(anchor, tag) => {
-                plain_only(anchor, tag.is_some(), position)?;
+                self.plain_only(anchor, tag.is_some(), position);
                 self.mapping(depth)?
             }
             Event::Alias(_) => return Err(error(position, "aliases (*name) are not accepted here")),
@@ -167,17 +224,58 @@ impl<'a> Reader<'a> {
                 return Ok(Value::Mapping(entries));
             }
             let key = self.node(event, position, depth + 1)?;
-            let Value::Scalar { text: key, .. } = key.value else {
-                return Err(error(position, "a key must be a single value"));
+            let key = match key.value {
+                Value::Scalar { text, .. } => text,
+                Value::Null | Value::Sequence(_) | Value::Mapping(_) => {
+                    return Err(error(position, "a key must be a single value"));
+                }
             };
-            if entries.iter().any(|entry| entry.key == key) {
-                return Err(error(position, &format!("`{key}` is written twice")));
+            if entries.len() >= MAX_MAPPING {
+                return Err(error(position, "too many keys in one mapping"));
             }
-            let (event, at) = self.next()?;
-            let value = self.node(event, at, depth + 1)?;
+            if let Some(first) = entries.iter().find(|entry| entry.key == key) {
+                let message = match self.each.is_none() || nameable(&key) {
+                    true => format!("`{key}` is written twice, first on line {}", first.position.line),
+                    false => format!("a key is written twice, first on line {}", first.position.line),
+                };
+                self.complain(position, &message);
+            }
+            let value = self.member(&key, depth)?;
             entries.push(Entry { key, position, value });
         }
     }
+
+    /// What `key` maps to. The items of the list that somebody waits for are handed over on the way.
+    fn member(&mut self, key: &str, depth: usize) -> Result<Node, YamlError> {
+        let (event, position) = self.next()?;
+        match (event, self.each.as_ref()) {
+            (Event::SequenceStart(anchor, tag), Some((list, _))) if depth == 0 && *list == key => {
+                self.plain_only(anchor, tag.is_some(), position);
+                self.hand_out(depth + 1)?;
+                Ok(Node { position, value: Value::Sequence(Vec::new()) })
+            }
+            (event, _) => self.node(event, position, depth + 1),
+        }
+    }
+
+    fn hand_out(&mut self, depth: usize) -> Result<(), YamlError> {
+        loop {
+            let (event, position) = self.next()?;
+            if matches!(event, Event::SequenceEnd) {
+                return Ok(());
+            }
+            let item = self.node(event, position, depth + 1)?;
+            if let Some((_, each)) = &mut self.each {
+                each(item);
+            }
+        }
+    }
+}
+
+/// Whether a mapping's key may be quoted in a message: short and made of letters, `_` and `-`, so that a secret
+/// written in the wrong place is not shown.
+pub fn nameable(key: &str) -> bool {
+    key.len() <= 24 && key.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-'))
 }
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Value {
@@ -186,14 +284,6 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Value {
         return Value::Null;
     }
     Value::Scalar { text: text.into_owned(), plain }
-}
-
-fn plain_only(anchor: usize, tagged: bool, position: Position) -> Result<(), YamlError> {
-    match (anchor, tagged) {
-        (0, false) => Ok(()),
-        (0, true) => Err(error(position, "tags (!name) are not accepted here")),
-        _ => Err(error(position, "anchors (&name) are not accepted here")),
-    }
 }
 
 fn position(span: Span) -> Position {

@@ -1,1 +1,214 @@
-//! Notices a changed key file and swaps in a new keyring, or keeps the old one and complains.
+//! Notices a changed key file and swaps in a new keyring, or keeps the old one and complains. Notifications make it
+//! quick, looking five times a second makes it sure, and one task does it all, so at most one file is read at a time.
+
+mod hints;
+mod watcher;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use crate::keyring::Keyring;
+use crate::keyring::file::{self, Problem};
+use crate::keyring::source::{self, ReadError, Source, SourceFacts, Stamp};
+use hints::Hints;
+use watcher::{Content, Glance, Look, Verdict, Watcher};
+
+/// Notifications closer together than this are one.
+const SPACING: Duration = Duration::from_millis(20);
+
+/// What became of a look at the key file, for the log and the metrics.
+#[derive(Debug)]
+pub enum ReloadOutcome {
+    /// A new set of keys is in force.
+    Loaded {
+        /// How many keys it has.
+        count: usize,
+        /// [`Keyring::digest`] of it.
+        digest: String,
+        /// Time to read, check and index it; the time to notice the change is not in it.
+        duration: Duration,
+        /// What is odd about it.
+        warnings: Vec<Problem>,
+    },
+    /// It was written again with the content it had.
+    Unchanged,
+    /// It is bad and the old set stays. Told once for one content.
+    Rejected {
+        /// Everything that is wrong.
+        problems: Vec<Problem>,
+    },
+}
+
+/// A key file that was read, checked and indexed.
+pub struct Loaded {
+    /// The keys.
+    pub keyring: Keyring,
+    /// What is odd about the file.
+    pub warnings: Vec<Problem>,
+    facts: SourceFacts,
+    content: Content,
+}
+
+/// Reads, checks and indexes the key file at `path`, as the start of the gate and `check` do.
+///
+/// Errors: every problem found, in the order of lines.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    let mut read = source::read(path);
+    // At a start there is no old set to fall back on: give a writer a moment.
+    for _ in 0..10 {
+        if !matches!(read, Err(ReadError::Changing)) {
+            break;
+        }
+        std::thread::sleep(SPACING);
+        read = source::read(path);
+    }
+    let content = Content::of(&read);
+    build(read, content, None)
+}
+
+/// Owns the watch over one key file and the keyring that everybody reads.
+pub struct Reloader {
+    path: PathBuf,
+    keyring: Arc<ArcSwap<Keyring>>,
+    generation: watch::Sender<u64>,
+    facts: Arc<SourceFacts>,
+    watcher: Watcher,
+    /// Keyrings no longer in force that a request may still hold: dropped here, so that no request pays for it.
+    retired: Vec<Arc<Keyring>>,
+    report: Report,
+}
+
+type Report = Box<dyn FnMut(ReloadOutcome) + Send>;
+
+impl Reloader {
+    /// Begins with what [`load`] read from `path`; `report` is told of every later change. Nothing is watched until
+    /// [`Reloader::run`].
+    pub fn new(path: PathBuf, loaded: Loaded, report: impl FnMut(ReloadOutcome) + Send + 'static) -> Self {
+        Self {
+            path,
+            keyring: Arc::new(ArcSwap::from_pointee(loaded.keyring)),
+            generation: watch::Sender::new(0),
+            facts: Arc::new(loaded.facts),
+            watcher: Watcher::new(loaded.content, Instant::now()),
+            retired: Vec::new(),
+            report: Box::new(report),
+        }
+    }
+
+    /// The keyring in force, swapped whole at each reload.
+    pub fn keyring(&self) -> Arc<ArcSwap<Keyring>> {
+        Arc::clone(&self.keyring)
+    }
+
+    /// Counts the reloads: a change means that a new keyring is in force and open connections must ask it again
+    /// (design rule 8).
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Watches until `shutdown` becomes true or its sender is gone.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut hints = Hints::new();
+        let mut look_by = Instant::now();
+        loop {
+            hints = hints.renewed(&self.path).await;
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                () = hints.wait_until(look_by, SPACING) => {}
+            }
+            self.drop_retired();
+            let path = self.path.clone();
+            // Even `stat` may hang on a network file system, so it has a thread of its own.
+            let Ok(seen) = spawn_blocking(move || Stamp::of(&path).map_err(ReadError::from)).await else { return };
+            look_by = self.step(&seen, &mut hints).await;
+        }
+    }
+
+    /// Does what one look calls for. Returns when to look again.
+    async fn step(&mut self, seen: &Look, hints: &mut Hints) -> Instant {
+        if let Glance::Rest(until) = self.watcher.look(seen, Instant::now()) {
+            return until;
+        }
+        let path = self.path.clone();
+        let read = spawn_blocking(move || {
+            let read = source::read(&path);
+            (Content::of(&read), read)
+        });
+        let Ok((content, read)) = read.await else { return Instant::now() + watcher::POLL };
+        let verdict = self.watcher.read(content.clone(), Instant::now());
+        match verdict {
+            Verdict::Wait(until) => return until,
+            Verdict::Same => {}
+            Verdict::Unchanged => {
+                hints.expire();
+                (self.report)(ReloadOutcome::Unchanged);
+            }
+            Verdict::Take => {
+                hints.expire();
+                if let Err(problems) = self.take(read, content).await {
+                    (self.report)(ReloadOutcome::Rejected { problems });
+                }
+            }
+            Verdict::Force => {
+                let started = Instant::now();
+                match self.take(read, content).await {
+                    Ok(()) => self.watcher.taken(),
+                    Err(_) => return self.watcher.not_yet(Instant::now(), started.elapsed()),
+                }
+            }
+        }
+        Instant::now() + watcher::POLL
+    }
+
+    /// Builds a keyring of what was read and puts it in force.
+    async fn take(&mut self, read: Result<Source, ReadError>, content: Content) -> Result<(), Vec<Problem>> {
+        let started = Instant::now();
+        let facts = Arc::clone(&self.facts);
+        let Ok(built) = spawn_blocking(move || build(read, content, Some(&facts))).await else {
+            return Err(vec![Problem::of_file("reading the key file failed inside the gate", None)]);
+        };
+        let loaded = built?;
+        let (count, digest) = (loaded.keyring.len(), loaded.keyring.digest());
+        self.facts = Arc::new(loaded.facts);
+        self.retired.push(self.keyring.swap(Arc::new(loaded.keyring)));
+        self.generation.send_modify(|generation| *generation += 1);
+        let duration = started.elapsed();
+        (self.report)(ReloadOutcome::Loaded { count, digest, duration, warnings: loaded.warnings });
+        Ok(())
+    }
+
+    /// Frees retired keyrings that nobody holds any more, off the threads that serve requests.
+    fn drop_retired(&mut self) {
+        let (held, free): (Vec<_>, Vec<_>) = self.retired.drain(..).partition(|keyring| Arc::strong_count(keyring) > 1);
+        self.retired = held;
+        if !free.is_empty() {
+            spawn_blocking(move || drop(free));
+        }
+    }
+}
+
+/// Judges what was read, with the file in force in mind, and indexes it.
+fn build(
+    read: Result<Source, ReadError>,
+    content: Content,
+    in_force: Option<&SourceFacts>,
+) -> Result<Loaded, Vec<Problem>> {
+    let source = read.map_err(|error| vec![Problem::from(error)])?;
+    if let Some(cut) = in_force.and_then(|facts| facts.cut(&source.bytes)) {
+        return Err(vec![cut]);
+    }
+    let text = file::decode(&source.bytes).map_err(|problem| vec![problem])?;
+    let parsed = file::parse(text)?;
+    let mut warnings = source.warnings(rustix::process::geteuid().as_raw());
+    warnings.extend(parsed.warnings);
+    let keyring = Keyring::new(parsed.records).with_digest(content.digest().unwrap_or_default());
+    Ok(Loaded { keyring, warnings, facts: SourceFacts::of(source.bytes), content })
+}
+
+#[cfg(test)]
+mod tests;
