@@ -1,0 +1,1 @@
+//! What the upstream sees.
