@@ -74,6 +74,15 @@ pub fn is_own_format(bytes: &[u8]) -> bool {
         })
 }
 
+/// Whether a key of our own format stands anywhere in `bytes`, set off by anything but letters and digits.
+pub fn holds_own_format(bytes: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, PREFIX).any(|at| {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let tail = rest.iter().skip(PREFIX.len()).take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        rest.get(..PREFIX.len() + tail).is_some_and(is_own_format)
+    })
+}
+
 /// The public name of a key: what logs, metrics and the CLI call it. Never derived from the secret part.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
@@ -219,6 +228,18 @@ mod tests {
         }
         for foreign in ["", "kg_", "alice-example-key-48e8f859", &"k".repeat(57)] {
             assert!(!is_own_format(foreign.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_among_other_bytes() {
+        let key = ApiKey::generate(None, counting());
+        let key = key.expose_secret();
+        for around in ["{}", "x={}&y", "kg_kg_{}", "\"{}\"", "kg_1,{},kg_2", "{} {}"] {
+            assert!(holds_own_format(around.replace("{}", key).as_bytes()), "{around}");
+        }
+        for without in ["", "kg_", "kg_kg_kg_", &key[1..], &key[..56], &format!("{key}0")] {
+            assert!(!holds_own_format(without.as_bytes()), "{without}");
         }
     }
 

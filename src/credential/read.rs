@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use super::{Source, query};
 use crate::http1::head::{Fields, list_items};
 use crate::http1::request::Request;
-use crate::key::{MAX_KEY_BYTES, is_own_format};
+use crate::key::{MAX_KEY_BYTES, holds_own_format};
 
 /// The parts of a head that can hold a key.
 #[derive(Clone, Copy)]
@@ -174,14 +174,6 @@ fn basic(value: &[u8]) -> Option<Option<(Vec<u8>, Vec<u8>)>> {
 fn holds_key(value: &[u8], known: &impl Fn(&[u8]) -> bool) -> bool {
     let may_be_key = !value.is_empty() && value.len() <= MAX_KEY_BYTES;
     value.contains(&0) || holds_own_format(value) || (may_be_key && known(value))
-}
-
-fn holds_own_format(value: &[u8]) -> bool {
-    memchr::memmem::find_iter(value, b"kg_").any(|at| {
-        let rest = value.get(at..).unwrap_or_default();
-        let tail = rest.iter().skip(3).take_while(|byte| byte.is_ascii_alphanumeric()).count();
-        rest.get(..3 + tail).is_some_and(is_own_format)
-    })
 }
 
 fn trim(key: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
