@@ -22,6 +22,7 @@ pub mod engine;
 pub mod http2;
 pub mod listener;
 pub mod metrics;
+pub mod own_log;
 pub mod tls;
 pub mod tunnel;
 pub mod upstream;
