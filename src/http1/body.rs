@@ -69,6 +69,9 @@ pub enum Decoded {
     },
 }
 
+/// A trailer field: name and value.
+pub type Trailer = (Box<[u8]>, Box<[u8]>);
+
 /// Why a body cannot be read: the rule that was broken, for log and metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -138,7 +141,7 @@ impl BodyDecoder {
 
     /// The trailer fields, once over: names and values, checked like header fields. Names that frame, route, authenticate
     /// or describe the message are left out (RFC 9110 section 6.5.1).
-    pub fn trailers(&self) -> &[(Box<[u8]>, Box<[u8]>)] {
+    pub fn trailers(&self) -> &[Trailer] {
         self.trailers.as_ref().map(|trailers| trailers.fields()).unwrap_or_default()
     }
 

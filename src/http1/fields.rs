@@ -38,9 +38,11 @@ fn read_with<'b>(
         // Not reached while the section was scanned first; the two readers of line ends must agree.
         Ok(_) | Err(_) => return Err("field_line"),
     };
-    spans.extend(headers.iter().map(|header| {
-        FieldSpan::new(span_of(bytes, header.name.as_bytes()), span_of(bytes, header.value))
-    }));
+    spans.extend(
+        headers
+            .iter()
+            .map(|header| FieldSpan::new(span_of(bytes, header.name.as_bytes()), span_of(bytes, header.value))),
+    );
     Ok(())
 }
 
@@ -90,7 +92,8 @@ pub(crate) fn has_token(value: &[u8], token: &str) -> bool {
 /// heirs do.
 pub(crate) fn folds_to(name: &[u8], known: &str) -> bool {
     name.len() == known.len()
-        && name.iter().zip(known.as_bytes()).all(|(byte, known)| {
-            byte.eq_ignore_ascii_case(known) || (*known == b'-' && !byte.is_ascii_alphanumeric())
-        })
+        && name
+            .iter()
+            .zip(known.as_bytes())
+            .all(|(byte, known)| byte.eq_ignore_ascii_case(known) || (*known == b'-' && !byte.is_ascii_alphanumeric()))
 }

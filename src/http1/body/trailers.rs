@@ -1,7 +1,7 @@
 //! The trailer section behind the last chunk (RFC 9112 section 7.1.2): collected up to a bound, then read by the same rules
 //! as the fields of a head. What a trailer may not say is left out.
 
-use crate::http1::body::{MAX_TRAILER_BYTES, Sender};
+use crate::http1::body::{MAX_TRAILER_BYTES, Sender, Trailer};
 use crate::http1::fields;
 use crate::http1::head::Fields;
 use crate::http1::scan::{LineError, LineScan};
@@ -11,7 +11,7 @@ use crate::http1::scan::{LineError, LineScan};
 pub(super) struct Trailers {
     section: Vec<u8>,
     scan: LineScan,
-    fields: Vec<(Box<[u8]>, Box<[u8]>)>,
+    fields: Vec<Trailer>,
 }
 
 /// Most trailer lines.
@@ -79,7 +79,7 @@ impl Trailers {
     }
 
     /// The fields, once the section is over.
-    pub(super) fn fields(&self) -> &[(Box<[u8]>, Box<[u8]>)] {
+    pub(super) fn fields(&self) -> &[Trailer] {
         &self.fields
     }
 }
