@@ -206,7 +206,7 @@ fn build(
     let parsed = file::parse(text)?;
     let mut warnings = source.warnings(rustix::process::geteuid().as_raw());
     warnings.extend(parsed.warnings);
-    let keyring = Keyring::new(parsed.records).with_digest(content.digest().unwrap_or_default());
+    let keyring = parsed.keyring.with_digest(content.digest().unwrap_or_default());
     Ok(Loaded { keyring, warnings, facts: SourceFacts::of(source.bytes), content })
 }
 
