@@ -39,6 +39,17 @@ pub(crate) enum TunnelEnd {
 }
 
 impl TunnelEnd {
+    /// A word for the log.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::Idle => "idle",
+            Self::Stalled => "stalled",
+            Self::Ended(reason) => reason.label(),
+        }
+    }
+
     /// The close code the gate sends and its reason (RFC 6455 section 7.4.1), where it is the gate that closes.
     fn close(self) -> Option<(u16, &'static str)> {
         match self {

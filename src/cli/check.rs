@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use super::{ConfigFile, FAILED, USAGE};
 use crate::config::{self, Config, Environment, Problem, System};
+use crate::keyring;
 
 /// `keygate check`.
 #[derive(Debug, clap::Args)]
@@ -62,20 +63,19 @@ fn check(
     Ok(keys.problems.is_empty())
 }
 
-/// The one place where `check` meets the key file. The reader in `keyring::file` belongs in here: its problems and
-/// warnings, each with the line it stands in. Until then it is only seen whether the file can be read.
+/// Reads the key file as the gate would.
 fn check_key_file(path: &Path) -> KeyFile {
-    let refused = |e: io::Error| Problem {
+    let in_file = |problem: &keyring::file::Problem| Problem {
         file: path.to_owned(),
-        line: 1,
+        line: problem.line.unwrap_or(1),
         path: String::new(),
-        what: match e.kind() {
-            io::ErrorKind::NotFound => "there is no such key file".to_owned(),
-            kind => format!("the key file cannot be read ({kind})"),
-        },
-        hint: Some("`keygate keys create` makes one; `keys.file` says where it lies".to_owned()),
+        what: problem.what.clone(),
+        hint: problem.hint.clone(),
     };
-    KeyFile { problems: std::fs::read(path).map_err(refused).err().into_iter().collect(), warnings: Vec::new() }
+    match keyring::reload::load(path) {
+        Ok(loaded) => KeyFile { problems: Vec::new(), warnings: loaded.warnings.iter().map(in_file).collect() },
+        Err(problems) => KeyFile { problems: problems.iter().map(in_file).collect(), warnings: Vec::new() },
+    }
 }
 
 fn report(problems: &[Problem], warnings: &[Problem], err: &mut dyn Write) -> io::Result<()> {

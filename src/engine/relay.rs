@@ -48,6 +48,18 @@ pub(crate) enum EndReason {
     Shutdown,
 }
 
+impl EndReason {
+    /// A word for the log.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
+            Self::RouteChanged => "route_changed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// The time each step may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
