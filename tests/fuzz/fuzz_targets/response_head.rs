@@ -1,7 +1,7 @@
 //! Response heads: any split reads the same, and what is sent on is strict.
 
 #![no_main]
-#![allow(dead_code, reason = "the shared files serve four targets, of which this is one")]
+#![expect(dead_code, reason = "the shared files serve four targets, of which this is one")]
 
 use keygate::http1;
 use libfuzzer_sys::fuzz_target;
