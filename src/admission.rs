@@ -18,9 +18,6 @@ use crate::route::router::{Found, Matched, RouteId, Router};
 use crate::route::{Access, Route, is_preflight};
 use crate::session::{self, Login, SessionSecret};
 
-#[cfg(test)]
-mod tests;
-
 /// What admission decides by: one configuration, one keyring and the state of the limits.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
@@ -104,7 +101,12 @@ pub struct Refused {
 ///
 /// The order is that of design section 4: route, credential, key, role and scope, throttle (failures only), limits. What a
 /// stranger may learn without a key is 400 and 401: there are no routes for those who have no key (decision 4).
-pub fn decide(rules: Rules<'_>, request: Request<'_>, client: ClientSide<'_>, now: Now) -> Result<Admitted, Refused> {
+pub fn decide(
+    rules: Rules<'_>,
+    request: Request<'_>,
+    client: ClientSide<'_>,
+    now: Now,
+) -> Result<Admitted, Box<Refused>> {
     if let Some(admitted) = preflight(rules, request, client, now) {
         return admitted;
     }
@@ -118,29 +120,30 @@ pub fn decide(rules: Rules<'_>, request: Request<'_>, client: ClientSide<'_>, no
         sources: route.and_then(|route| route.credentials.as_deref()),
         public: route.is_some_and(|route| route.access == Access::Public),
     };
-    let refuse = |rejection| Refused { route: found.map(|found| found.id), ..Refused::plain(rejection) };
+    let refuse = |rejection| Box::new(Refused { route: found.map(|found| found.id), ..*Refused::plain(rejection) });
     let known = |key: &[u8]| is_own_format(key) || rules.keyring.knows(&KeyHash::of(key));
-    let credential = rules.sources.find(request, accepts, known).map_err(|failure| refuse(fail(rules, client, failure, now)))?;
-    let Some(presented) = credential.presented else {
+    let credential =
+        rules.sources.find(request, accepts, known).map_err(|failure| refuse(fail(rules, client, failure, now)))?;
+    let Some(presented) = &credential.presented else {
         let (Some(found), true) = (found, accepts.public) else {
             return Err(refuse(Rejection::Unauthorized(AuthFailure::Missing)));
         };
         if let Matched::WrongMethod { allow, .. } = matched {
-            return Err(Refused { allow: Some(Box::from(allow)), ..refuse(Rejection::MethodNotAllowed) });
+            return Err(Box::new(Refused { allow: Some(Box::from(allow)), ..*refuse(Rejection::MethodNotAllowed) }));
         }
         return admit_anonymous(rules, found, Caller::Anonymous, credential.untouched, client, now);
     };
-    let principal = identify(rules, &presented, client.address, now).map_err(|failure| {
-        let clear_cookie = (presented.via() == Via::Cookie).then(|| cookie_name(rules.sources, &presented)).flatten();
-        Refused { clear_cookie, ..refuse(fail(rules, client, failure, now)) }
+    let principal = identify(rules, presented, client.address, now).map_err(|failure| {
+        let clear_cookie = (presented.via() == Via::Cookie).then(|| cookie_name(rules.sources, presented)).flatten();
+        Box::new(Refused { clear_cookie, ..*refuse(fail(rules, client, failure, now)) })
     })?;
-    let refuse_known = |rejection| Refused { principal: Some(principal.clone()), ..refuse(rejection) };
+    let refuse_known = |rejection| Box::new(Refused { principal: Some(principal.clone()), ..*refuse(rejection) });
     if presented.via() == Via::Cookie && !session::origin_allowed(request, client.scheme, client.host) {
         return Err(refuse_known(Rejection::ForeignOrigin));
     }
     let Some(found) = found else { return Err(refuse_known(Rejection::NoRoute)) };
     if let Matched::WrongMethod { allow, .. } = matched {
-        return Err(Refused { allow: Some(Box::from(allow)), ..refuse_known(Rejection::MethodNotAllowed) });
+        return Err(Box::new(Refused { allow: Some(Box::from(allow)), ..*refuse_known(Rejection::MethodNotAllowed) }));
     }
     if !may_use(&principal, found.route) {
         return Err(refuse_known(Rejection::Forbidden));
@@ -151,9 +154,11 @@ pub fn decide(rules: Rules<'_>, request: Request<'_>, client: ClientSide<'_>, no
         route: found.route.limits.map(|rate| (&found.route.name, rate)),
         websocket: request.is_websocket(),
     };
-    let permit = rules.limiter.admit(&ask, now).map_err(|refusal| limited(refusal, refuse_known(Rejection::Internal)))?;
+    let permit =
+        rules.limiter.admit(&ask, now).map_err(|refusal| limited(refusal, refuse_known(Rejection::Internal)))?;
     let login = rules.session.and_then(|secret| {
-        let Login { cookie, location, .. } = session::browser_login(request, rules.sources, accepts.sources, &presented)?;
+        let Login { cookie, location, .. } =
+            session::browser_login(request, rules.sources, accepts.sources, &credential)?;
         let token = session::issue(secret, principal.id(), principal.hash(), now.wall);
         Some(BrowserLogin { cookie: Box::from(cookie), token, location })
     });
@@ -215,8 +220,8 @@ impl Admitted {
 
 impl Refused {
     /// A refusal before anything is known.
-    pub fn plain(rejection: Rejection) -> Self {
-        Self { rejection, route: None, principal: None, limits: None, allow: None, clear_cookie: None }
+    pub fn plain(rejection: Rejection) -> Box<Self> {
+        Box::new(Self { rejection, route: None, principal: None, limits: None, allow: None, clear_cookie: None })
     }
 }
 
@@ -226,7 +231,7 @@ fn preflight(
     request: Request<'_>,
     client: ClientSide<'_>,
     now: Now,
-) -> Option<Result<Admitted, Refused>> {
+) -> Option<Result<Admitted, Box<Refused>>> {
     if request.method() != b"OPTIONS" {
         return None;
     }
@@ -248,13 +253,13 @@ fn admit_anonymous(
     untouched: Untouched,
     client: ClientSide<'_>,
     now: Now,
-) -> Result<Admitted, Refused> {
+) -> Result<Admitted, Box<Refused>> {
     let ask = Ask {
         caller: limiter::Caller::Address(client.address.into()),
         route: found.route.limits.map(|rate| (&found.route.name, rate)),
         websocket: false,
     };
-    let refuse = || Refused { route: Some(found.id), ..Refused::plain(Rejection::Internal) };
+    let refuse = || Box::new(Refused { route: Some(found.id), ..*Refused::plain(Rejection::Internal) });
     let permit = rules.limiter.admit(&ask, now).map_err(|refusal| limited(refusal, refuse()))?;
     Ok(Admitted { route: found.id, caller, untouched, permit, login: None })
 }
@@ -294,8 +299,10 @@ fn fail(rules: Rules<'_>, client: ClientSide<'_>, failure: AuthFailure, now: Now
     Rejection::Unauthorized(failure)
 }
 
-fn limited(refusal: Refusal, refused: Refused) -> Refused {
-    Refused { rejection: refusal.into(), limits: Some(refusal.fields), ..refused }
+fn limited(refusal: Refusal, mut refused: Box<Refused>) -> Box<Refused> {
+    refused.limits = Some(refusal.fields);
+    refused.rejection = refusal.into();
+    refused
 }
 
 /// One of the route's roles, and all of its scopes.

@@ -111,7 +111,11 @@ pub fn run(options: Options) -> Result<(), StartError> {
 
 type OnReady = Box<dyn FnOnce(Vec<String>, Option<String>) + Send>;
 
-fn build(options: Options, metrics: Arc<Metrics>, own_log: OwnLog) -> Result<(Arc<App>, Reloader, OnReady), StartError> {
+fn build(
+    options: Options,
+    metrics: Arc<Metrics>,
+    own_log: OwnLog,
+) -> Result<(Arc<App>, Reloader, OnReady), StartError> {
     let Options { config, config_path, environment, on_ready } = options;
     let began = Clock.now();
     let loaded = reload::load(&config.key_file).map_err(|problems| {
@@ -122,7 +126,8 @@ fn build(options: Options, metrics: Arc<Metrics>, own_log: OwnLog) -> Result<(Ar
     observer.keys_loaded(&loaded, began.wall, Clock.mono().saturating_duration_since(began.mono));
     let told = observer.clone();
     let reloader = Reloader::new(config.key_file.clone(), loaded, move |outcome| told.keys_reloaded(&outcome));
-    let upstreams = Upstreams::build(config.upstreams.clone()).map(Arc::new)
+    let upstreams = Upstreams::build(config.upstreams.clone())
+        .map(Arc::new)
         .map_err(|problems| StartError::configuration(problems.iter().map(ToString::to_string).collect()))?;
     let policy = assemble::policy(&config, &upstreams, &metrics).map_err(StartError::configuration)?;
     let workers = config.threads.map_or_else(cores, std::num::NonZeroUsize::get);
@@ -148,8 +153,7 @@ fn build(options: Options, metrics: Arc<Metrics>, own_log: OwnLog) -> Result<(Ar
     });
     let (open, _) = watch::channel(Arc::new(open));
     let live = Mutex::new(Live { config, upstreams, running: None, listeners });
-    let app =
-        App { gate, config_path, environment, own_log, observer, epoch, draining, open, workers, live };
+    let app = App { gate, config_path, environment, own_log, observer, epoch, draining, open, workers, live };
     Ok((Arc::new(app), reloader, on_ready))
 }
 
@@ -172,7 +176,8 @@ impl App {
                 return Err(fixed.iter().map(|name| format!("{name} changed: that takes a restart")).collect());
             }
             let upstreams = live.upstreams.rebuild(new.upstreams.clone());
-            let upstreams = upstreams.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+            let upstreams =
+                upstreams.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
             let upstreams = Arc::new(upstreams);
             let policy = assemble::policy(&new, &upstreams, &self.gate.metrics)?;
             (upstreams, policy)
@@ -206,5 +211,3 @@ impl App {
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
-
-

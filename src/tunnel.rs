@@ -206,11 +206,9 @@ where
 
     async fn reach_boundary(&mut self, watchdog: &mut Watchdog, deadline: Instant) -> bool {
         let Self { client, upstream, down, .. } = self;
-        poll_fn(|cx| {
-            poll_or(poll_to_boundary(upstream, &mut client.io, down, cx), watchdog, deadline, cx)
-        })
-        .await
-        .is_some_and(|reached| reached.is_ok())
+        poll_fn(|cx| poll_or(poll_to_boundary(upstream, &mut client.io, down, cx), watchdog, deadline, cx))
+            .await
+            .is_some_and(|reached| reached.is_ok())
     }
 }
 
@@ -281,12 +279,7 @@ fn write_once<B: AsyncWrite + Unpin>(to: &mut B, bytes: &[u8], cx: &mut Context<
 }
 
 /// `Some` of a result, or `None` when `deadline` comes first.
-fn poll_or<T>(
-    result: Poll<T>,
-    watchdog: &mut Watchdog,
-    deadline: Instant,
-    cx: &mut Context<'_>,
-) -> Poll<Option<T>> {
+fn poll_or<T>(result: Poll<T>, watchdog: &mut Watchdog, deadline: Instant, cx: &mut Context<'_>) -> Poll<Option<T>> {
     match result {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => watchdog.poll_expired(deadline, cx).map(|()| None),

@@ -14,11 +14,13 @@ use crate::upstream::registry::Upstreams;
 
 /// Resolves a configuration; errors are lines for the operator.
 pub(super) fn policy(config: &Config, upstreams: &Upstreams, metrics: &Metrics) -> Result<Policy, Vec<String>> {
-    let router = Router::new(config.routes.clone())
-        .map_err(|problems| problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect::<Vec<_>>())?;
+    let router = Router::new(config.routes.clone()).map_err(|problems| {
+        problems.iter().map(|(index, problem)| format!("routes[{index}]: {problem}")).collect::<Vec<_>>()
+    })?;
     let mut plans = Vec::with_capacity(config.routes.len());
     for route in &config.routes {
-        let upstream = upstreams.get(&route.upstream).ok_or_else(|| vec![format!("no upstream `{}`", route.upstream)])?;
+        let upstream =
+            upstreams.get(&route.upstream).ok_or_else(|| vec![format!("no upstream `{}`", route.upstream)])?;
         plans.push(RoutePlan {
             upstream: upstream.clone(),
             metrics: metrics.route(&route.name),

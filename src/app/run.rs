@@ -52,7 +52,9 @@ impl Manager {
     }
 
     async fn start(&self) {
-        let Some((reloader, on_ready)) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some((reloader, on_ready)) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
         let app = &self.app;
         let upstreams = app.live().upstreams.clone();
         upstreams.resolve(&resolver(), RESOLVE_WAIT).await;
@@ -129,10 +131,8 @@ impl App {
         // The page stays up while the gate drains: `/readyz` must be able to say so.
         drop(draining);
         let (_never, shutdown) = watch::channel(false);
-        let state = Arc::new(AdminState {
-            metrics: self.gate.metrics.clone(),
-            readiness: self.observer.readiness().clone(),
-        });
+        let state =
+            Arc::new(AdminState { metrics: self.gate.metrics.clone(), readiness: self.observer.readiness().clone() });
         let listener = socket.and_then(|socket| match socket {
             WorkerSocket::Tcp(socket) => TcpListener::from_std(socket).map(admin::Listener::from),
             WorkerSocket::Unix(socket) => UnixListener::from_std(socket).map(admin::Listener::from),

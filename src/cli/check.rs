@@ -108,6 +108,7 @@ fn count(number: usize, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -122,7 +123,9 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
         let path = folder.path().join("keygate.yaml");
         fs::write(&path, text).expect("written");
         if let Some(keys) = keys {
-            fs::write(folder.path().join("keys.yaml"), keys).expect("written");
+            let path = folder.path().join("keys.yaml");
+            fs::write(&path, keys).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
         }
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let fine = check(&path, print, &System, &mut out, &mut err).expect("written");
@@ -133,7 +136,17 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
         (fine, shown(out), shown(err))
     }
 
-    const KEYS: Option<&str> = Some("version: 1\nkeys: []\n");
+    const KEYS: Option<&str> = Some(
+        "version: 1\nkeys:\n  - { id: bob, user: bob, \
+         hash: 618e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c }\n...\n",
+    );
+
+    #[test]
+    fn a_bad_key_file_is_refused_with_its_lines() {
+        let (fine, out, err) = checked(LEAST, Some("version: 1\nkeys:\n  - { id: bob, usr: bob }\n"), false);
+        assert!(!fine && out.is_empty());
+        assert!(err.contains("keys.yaml:3: ") && err.contains("usr"), "{err}");
+    }
 
     #[test]
     fn a_good_configuration_is_counted() {

@@ -107,7 +107,8 @@ where
     let peer_trusted = is_trusted(connection.peer.address, &policy.trusted_proxies);
     let scheme = if connection.peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let origin = public_origin(request, scheme, peer_trusted);
-    let client = ClientSide { address: report.client, scheme: origin.scheme.as_str(), host: origin.host.unwrap_or_default() };
+    let client =
+        ClientSide { address: report.client, scheme: origin.scheme.as_str(), host: origin.host.unwrap_or_default() };
     let throttle = gate.throttle.load();
     let rules = Rules {
         router: &policy.router,
@@ -120,7 +121,7 @@ where
     };
     let admitted = match decide(rules, request, client, report.began()) {
         Ok(admitted) => admitted,
-        Err(refused) => return refuse(connection, policy, request, refused, report).await,
+        Err(refused) => return refuse(connection, policy, request, *refused, report).await,
     };
     note_admitted(report, &admitted);
     if let Some(login) = admitted.login() {

@@ -213,7 +213,8 @@ impl Forwarding<'_> {
     fn timing(&self, plan: &RoutePlan) -> Timing {
         let (client, upstream) = (&self.policy.request, plan.upstream.settings());
         let grpc = self.request.fields().first("content-type").is_some_and(is_grpc);
-        let stream_of_a_key = !matches!(self.request.framing(), Framing::Length(_)) && self.admitted.principal().is_some();
+        let stream_of_a_key =
+            !matches!(self.request.framing(), Framing::Length(_)) && self.admitted.principal().is_some();
         let long = |usual: Duration| if grpc { upstream.websocket_idle_timeout } else { usual };
         Timing {
             body_idle: long(client.body_idle_timeout),

@@ -133,7 +133,9 @@ async fn accept_tcp(socket: TcpListener, listener: OpenListener, worker: Arc<Wor
         let Some(mut place) = worker.take_place().await else { continue };
         let address = remote.ip().to_canonical();
         let policy = worker.gate.policy.load_full();
-        if !is_trusted(Some(address), &policy.trusted_proxies) && !place.count_for(address, policy.connections.per_address) {
+        if !is_trusted(Some(address), &policy.trusted_proxies)
+            && !place.count_for(address, policy.connections.per_address)
+        {
             worker.gate.metrics.connection_closed(ClosedReason::PerAddress);
             continue;
         }

@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::http1::body::{BodyDecoder, Decoded, Sender};
 use crate::http1::head::HeadLimits;
@@ -86,20 +86,32 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-fn describe(request: Request<'_>) -> serde_json::Value {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let headers: Vec<_> = request.fields().iter().map(|f| json!([text(f.name), text(f.value)])).collect();
-    json!({ "method": text(request.method()), "target": text(request.target()), "headers": headers })
+/// What reached the service, but for the body.
+struct Told {
+    is_head: bool,
+    method: String,
+    target: String,
+    headers: Vec<serde_json::Value>,
 }
 
-fn response(mut told: serde_json::Value, bytes: usize, sha256: &str) -> Vec<u8> {
-    told["body"] = json!({ "bytes": bytes, "sha256": sha256 });
+fn describe(request: Request<'_>) -> Told {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers: Vec<_> = request.fields().iter().map(|f| json!([text(f.name), text(f.value)])).collect();
+    let method = text(request.method());
+    Told { is_head: method == "HEAD", method, target: text(request.target()), headers }
+}
+
+fn response(told: Told, bytes: usize, sha256: &str) -> Vec<u8> {
+    let Told { is_head, method, target, headers } = told;
+    let told = json!({
+        "method": method, "target": target, "headers": headers, "body": { "bytes": bytes, "sha256": sha256 },
+    });
     let mut body = serde_json::to_vec_pretty(&told).unwrap_or_default();
     body.push(b'\n');
     let mut out =
         format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len())
             .into_bytes();
-    if told["method"] != "HEAD" {
+    if !is_head {
         out.extend(body);
     }
     out
