@@ -1,7 +1,8 @@
 //! The request path: accepts connections, reads requests, asks admission, forwards what was admitted, and leaves through one
-//! exit. Read `worker` (a connection comes in), `connection` (a head is read), `exchange` (one request, top to bottom) and
+//! exit. Read `accept` (a connection comes in), `connection` (a head is read), `exchange` (one request, top to bottom) and
 //! `forward` in this order.
 
+pub(crate) mod accept;
 pub(crate) mod answer_h1;
 pub(crate) mod buffer;
 pub(crate) mod clock;

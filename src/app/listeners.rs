@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::engine::worker::OpenListener;
+use crate::engine::accept::OpenListener;
 use crate::listener::bind::Bound;
 use crate::listener::{ListenAddress, Settings};
 use crate::tls::acceptor;
