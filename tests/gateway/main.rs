@@ -13,3 +13,5 @@
 mod support;
 
 mod auth; // who passes, who does not, and what each is told
+mod framing; // every row of the head and body tables, as bytes on a socket
+mod paths; // what is routed is what the origin sees
