@@ -199,15 +199,11 @@ async fn refuse<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Refused { rejection, route, principal, limits, allow, clear_cookie } = refused;
+    let Refused { rejection, failure, route, principal, limits, allow, clear_cookie } = refused;
     if let Some(route) = route {
         report.routed(route);
     }
-    report.auth = match (&rejection, &principal) {
-        (Rejection::Unauthorized(failure), _) => Some((*failure).into()),
-        (_, Some(_)) => Some(AuthOutcome::Ok),
-        _ => None,
-    };
+    report.auth = failure.map(AuthOutcome::from).or(principal.as_ref().map(|_| AuthOutcome::Ok));
     if let Some(principal) = principal {
         report.identified(principal);
     }
