@@ -197,6 +197,7 @@ impl Forwarding<'_> {
             framing: if preflight { Framing::None } else { self.request.framing() },
             protocol: if self.request.is_websocket() { Protocol::WebSocket } else { Protocol::Http1 },
             strip_prefix: &route.strip_prefix,
+            methods_listed: route.methods.is_some(),
             set_headers: &route.set_headers,
         }
     }
