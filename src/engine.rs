@@ -51,7 +51,8 @@ pub(crate) struct Gate {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) limiter: Limiter,
     pub(crate) throttle: ArcSwapOption<Throttle>,
-    pub(crate) session: Option<SessionSecret>,
+    /// Signs browser logins; `None` where no cookie is a credential.
+    pub(crate) session: ArcSwapOption<SessionSecret>,
     pub(crate) connections: Arc<ConnectionCounts>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: AccessLog,

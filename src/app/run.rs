@@ -78,12 +78,14 @@ impl Manager {
             }
         });
         tokio::spawn(async move { telling.keep_house().await });
-        let (admin, stores) = {
+        let (admin, stores, open) = {
             let mut live = app.live();
-            live.running = Some(live.upstreams.start(&resolver(), &app.observer.health_report()));
-            (live.listeners.admin().cloned(), live.listeners.stores())
+            let report = app.observer.health_report(&live.upstreams);
+            live.running = Some(live.upstreams.start(&resolver(), &report));
+            (live.listeners.admin().cloned(), live.listeners.stores(), live.listeners.all())
         };
         app.observer.watch_certificates(stores);
+        app.open.send_replace(Arc::new(open));
         let admin_address = admin.as_ref().map(|bound| bound.address().to_string());
         if let Some(bound) = admin {
             app.serve_admin(bound.socket(0), app.draining.subscribe());
@@ -200,6 +202,7 @@ impl App {
         tracing::info!(?grace, open = self.gate.connections.open(), "draining");
         self.observer.readiness().set_draining();
         self.open.send_replace(Arc::default());
+        self.live().listeners.close();
         self.draining.send_replace(true);
         let empty = async {
             while self.gate.connections.open() > 0 {

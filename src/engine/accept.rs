@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::Gate;
@@ -49,6 +49,8 @@ pub(crate) struct WorkerService {
 const MOST_IDLE_UPSTREAM: usize = 1024;
 /// Pause after the system refused to hand out another socket (EMFILE and its like).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause before a listener that could not be had is tried again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 impl WorkerService {
     pub(crate) fn new(index: usize, gate: Arc<Gate>, listeners: watch::Receiver<Arc<Vec<OpenListener>>>) -> Self {
@@ -63,27 +65,35 @@ impl Service for WorkerService {
         let worker = Arc::new(Worker { gate: self.gate.clone(), pool: Pool::new(MOST_IDLE_UPSTREAM), access_log });
         let sweeper = worker.clone();
         tokio::spawn(async move { sweeper.pool.keep_swept().await });
-        let mut accepting: HashMap<u64, AbortHandle> = HashMap::new();
+        let mut accepting = JoinSet::new();
+        let mut running: HashMap<u64, AbortHandle> = HashMap::new();
         loop {
             let open = self.listeners.borrow_and_update().clone();
-            accepting.retain(|id, task| {
-                let stays = open.iter().any(|listener| listener.id == *id);
+            running.retain(|id, task| {
+                let stays = open.iter().any(|listener| listener.id == *id) && !task.is_finished();
                 if !stays {
                     task.abort();
                 }
                 stays
             });
-            for listener in open.iter().filter(|listener| !accepting.contains_key(&listener.id)).collect::<Vec<_>>() {
+            for listener in open.iter().filter(|listener| !running.contains_key(&listener.id)).collect::<Vec<_>>() {
                 match listener.bound.socket(self.index) {
                     Ok(socket) => {
-                        let task = tokio::spawn(accept(socket, listener.clone(), worker.clone()));
-                        accepting.insert(listener.id, task.abort_handle());
+                        let task = accepting.spawn(accept(socket, listener.clone(), worker.clone()));
+                        running.insert(listener.id, task);
                     }
                     Err(error) => tracing::error!(address = %listener.bound.address(), %error, "cannot listen"),
                 }
             }
-            if self.listeners.changed().await.is_err() {
-                return;
+            // A listener without its task would look open and answer nobody: whatever ended it, it begins again.
+            let all_run = running.len() == open.len();
+            tokio::select! {
+                changed = self.listeners.changed() => if changed.is_err() { return },
+                Some(ended) = accepting.join_next() => match ended {
+                    Err(error) if error.is_cancelled() => {}
+                    _ => tokio::time::sleep(ACCEPT_PAUSE).await,
+                },
+                () = tokio::time::sleep(LISTEN_AGAIN), if !all_run => {}
             }
         }
     }
@@ -104,7 +114,7 @@ async fn accept(socket: WorkerSocket, listener: OpenListener, worker: Arc<Worker
             Err(error) => Err(error),
         },
         WorkerSocket::Unix(socket) => match UnixListener::from_std(socket) {
-            Ok(socket) => accept_unix(socket, worker).await,
+            Ok(socket) => accept_unix(socket, listener, worker).await,
             Err(error) => Err(error),
         },
     };
@@ -134,20 +144,11 @@ async fn accept_tcp(socket: TcpListener, listener: OpenListener, worker: Arc<Wor
         }
         let _ = stream.set_nodelay(true);
         let peer = Peer { address: Some(address), tls: None };
-        let (worker, tls) = (worker.clone(), listener.tls.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            let _open = worker.gate.metrics.connection();
-            match tls {
-                None => serve_http1(stream, peer, worker).await,
-                // Boxed: a handshake needs more room than the connection that follows it.
-                Some(tls) => Box::pin(serve_tls(stream, peer, tls, worker)).await,
-            }
-        });
+        tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
     }
 }
 
-async fn accept_unix(socket: UnixListener, worker: Arc<Worker>) -> io::Result<()> {
+async fn accept_unix(socket: UnixListener, listener: OpenListener, worker: Arc<Worker>) -> io::Result<()> {
     loop {
         worker.free_place().await;
         let stream = match socket.accept().await {
@@ -158,16 +159,29 @@ async fn accept_unix(socket: UnixListener, worker: Arc<Worker>) -> io::Result<()
             }
         };
         let Some(place) = worker.take_place().await else { continue };
-        let worker = worker.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let _open = worker.gate.metrics.connection();
-            serve_http1(stream, Peer { address: None, tls: None }, worker).await;
-        });
+        let peer = Peer { address: None, tls: None };
+        tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
     }
 }
 
-async fn serve_tls(stream: TcpStream, mut peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>) {
+/// One connection from its first byte to its last, in the place it was given.
+async fn serve<S>(stream: S, peer: Peer, tls: Option<TlsAcceptor>, place: Place, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let _place = place;
+    let _open = worker.gate.metrics.connection();
+    match tls {
+        None => serve_http1(stream, peer, worker).await,
+        // Boxed: a handshake needs more room than the connection that follows it.
+        Some(tls) => Box::pin(serve_tls(stream, peer, tls, worker)).await,
+    }
+}
+
+async fn serve_tls<S>(stream: S, mut peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let timeout = worker.gate.policy.load().connections.handshake_timeout;
     let (stream, negotiated) = match handshake::accept(&tls, stream, timeout).await {
         Ok(accepted) => accepted,

@@ -72,7 +72,7 @@ async fn decide_and_forward<C: Client>(
     let origin = public_origin(request, scheme, peer_trusted);
     let side =
         ClientSide { address: report.client, scheme: origin.scheme.as_str(), host: origin.host.unwrap_or_default() };
-    let throttle = gate.throttle.load();
+    let (throttle, session) = (gate.throttle.load(), gate.session.load());
     let rules = Rules {
         router: &policy.router,
         sources: &policy.sources,
@@ -80,7 +80,7 @@ async fn decide_and_forward<C: Client>(
         keyring: &keyring,
         limiter: &gate.limiter,
         throttle: throttle.as_deref(),
-        session: gate.session.as_ref(),
+        session: session.as_deref(),
     };
     let admitted = match decide(rules, request, side, report.began()) {
         Ok(admitted) => admitted,

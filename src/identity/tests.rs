@@ -439,6 +439,8 @@ fn field_name() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_spelling_of_our_names_survives(
         names in prop::collection::vec(field_name(), 0..12),
