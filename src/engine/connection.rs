@@ -209,7 +209,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 let held = wire.input.bytes().len();
                 wire.input.consume(held);
                 match wire.input.poll_read_more(&mut wire.io, super::buffer::SMALL, cx) {
-                    Poll::Ready(Ok(count)) if count > 0 => {}
+                    // The clock is read here, too: a client that never stops sending keeps the timer from being asked.
+                    Poll::Ready(Ok(count)) if count > 0 && now() < deadline => {}
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return watchdog.poll_expired(deadline, cx),
                 }

@@ -1,7 +1,6 @@
 //! Forwarding: an admitted request goes to a server of its route's upstream, and the answer comes back. Takes an `Admitted`,
 //! so that nothing else can be forwarded (design rule 1).
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,8 +165,7 @@ impl Forwarding<'_> {
                 let nominations = Nominations::of(view.fields());
                 let kept = view.fields().iter().filter(|field| keeps_response_field(field.name, &nominations));
                 relay.down.queue_interim(view.status(), kept);
-                let flushed = poll_fn(|cx| relay.down.poll_flush(cx)).await;
-                flushed.map_err(|_gone| RelayError::ClientGone)?;
+                relay.flush_interim().await?;
             }
             relay.up.take_head(answer);
         }

@@ -4,6 +4,7 @@ pub mod cases;
 pub mod client;
 pub mod gateway;
 pub mod origin;
+pub mod socket;
 
 use std::time::{Duration, Instant};
 
