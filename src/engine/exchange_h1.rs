@@ -136,6 +136,7 @@ where
     if !reply::flush(&mut connection, policy).await {
         return ClosedReason::WriteTimeout;
     }
+    report.switched(super::connection::now());
     let _active = plan.metrics.websocket();
     let settings = plan.upstream.settings();
     let timing = TunnelTiming { idle: settings.websocket_idle_timeout, write: policy.request.write_timeout };

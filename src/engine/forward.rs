@@ -121,7 +121,6 @@ impl Forwarding<'_> {
             let dead = matches!(error, RelayError::UpstreamGone) && reused && !relay.up.has_answered();
             return Err(if dead && self.is_replayable() { Attempt::Retry } else { before_answer(error) });
         }
-        report.upstream_ends(now());
         let view = answer.view(relay.up.head_bytes());
         let line = self.response_line(view);
         report.status = view.status();
@@ -137,6 +136,7 @@ impl Forwarding<'_> {
             return Ok(Forwarded::Tunnel { upstream: connection, early });
         }
         let finished = relay.finish().await;
+        report.upstream_ends(now());
         let request_done = relay.request().done;
         report.bytes_in += relay.request().bytes;
         report.bytes_out += relay.response().bytes;
