@@ -9,6 +9,7 @@
     clippy::print_stderr,
     reason = "a test that cannot go on panics and says why"
 )]
+#![expect(unreachable_pub, reason = "the harness is a small library: its `pub` says what tests may use")]
 
 mod support;
 
