@@ -120,6 +120,7 @@ impl ResponseHead {
     fn weigh(&mut self, bytes: &[u8], asked: Asked) -> Result<(), &'static str> {
         let fields = Fields::new(bytes, &self.fields);
         let (mut length, mut chunked, mut close, mut keep_alive) = (None, false, false, false);
+        let (mut upgrades, mut to_websocket, mut connection_upgrade) = (0, false, false);
         for field in fields.iter() {
             if field.is("Content-Length") {
                 let value = fields::equal_lengths(field.value)?;
@@ -134,6 +135,10 @@ impl ResponseHead {
             } else if field.is("Connection") {
                 close |= fields::has_token(field.value, "close");
                 keep_alive |= fields::has_token(field.value, "keep-alive");
+                connection_upgrade |= fields::has_token(field.value, "upgrade");
+            } else if field.is("Upgrade") {
+                upgrades += 1;
+                to_websocket = field.value.eq_ignore_ascii_case(b"websocket");
             }
         }
         if chunked && length.is_some() {
@@ -144,6 +149,10 @@ impl ResponseHead {
         }
         if self.status == 101 && !asked.websocket {
             return Err("unexpected_101");
+        }
+        // Both say what is switched to (RFC 6455 section 4.1); behind anything else there is no WebSocket.
+        if self.status == 101 && !(upgrades == 1 && to_websocket && connection_upgrade) {
+            return Err("upgrade_of_101");
         }
         let never_has_body = matches!(self.status, 100..=199 | 204);
         self.framing = match length {
