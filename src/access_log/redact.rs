@@ -55,9 +55,15 @@ impl CredentialNames {
     fn gives(&self, text: &[u8]) -> bool {
         memchr::memchr_iter(b'=', text).any(|end| {
             let before = text.get(..end).unwrap_or_default();
-            let name = trimmed(before.rsplit(|byte| b"=&;?/#, ".contains(byte)).next().unwrap_or_default());
-            self.0.iter().any(|ours| name.len() == ours.len() && name.iter().zip(ours).all(|(a, b)| same(*a, *b)))
+            let name = before.rsplit(|byte| b"=&;?/#, ".contains(byte)).next().unwrap_or_default();
+            // `token[1]` and `auth[token]` are, to some readers, members of lists and maps.
+            self.is_ours(trimmed(name))
+                || name.split(|byte| b"[]".contains(byte)).any(|part| self.is_ours(trimmed(part)))
         })
+    }
+
+    fn is_ours(&self, name: &[u8]) -> bool {
+        self.0.iter().any(|ours| name.len() == ours.len() && name.iter().zip(ours).all(|(a, b)| same(*a, *b)))
     }
 }
 
@@ -200,6 +206,9 @@ mod tests {
         check("/a?API_KEY=SECRET", "/a?API_KEY=***");
         check("/a?Api-Key=SECRET", "/a?Api-Key=***");
         check("/a?api_key[]=SECRET", "/a?api_key[]=***");
+        check("/a?api_key[1]=SECRET", "/a?api_key[1]=***");
+        check("/a?api_key%5b1%5d=SECRET", "/a?api_key%5b1%5d=***");
+        check("/a?auth[token]=SECRET", "/a?auth[token]=***");
         check("/a?+token=SECRET", "/a?+token=***");
         check("/a?%20token=SECRET", "/a?%20token=***");
         check("/a?x?token=SECRET", "/a?x?token=***");

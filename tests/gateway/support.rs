@@ -35,6 +35,18 @@ keys:
 ...
 "#;
 
+/// One entry of a key file; `more` are further lines of it, each indented by four blanks.
+pub fn entry(id: &str, user: &str, key: &str, more: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("  - id: {id}\n    user: {user}\n    hash: {hash}\n{more}")
+}
+
+/// The usual key file with these entries added.
+pub fn keys_with(entries: &[String]) -> String {
+    format!("{}{}...\n", KEYS.trim_end_matches("...\n"), entries.concat())
+}
+
 /// A configuration with one plain listener, an admin listener and `origin` behind `/`; the usual credential sources.
 pub fn config(origin: &origin::Origin) -> String {
     config_with(origin, "  - { path: /, upstream: app }\n", "")
