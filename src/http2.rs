@@ -1,11 +1,181 @@
-//! HTTP/2 towards clients: each stream becomes the same canonical head bytes as an HTTP/1 request and takes the same path.
+//! HTTP/2 towards clients: one connection and its streams. Each stream's head is written into the same canonical bytes as an
+//! HTTP/1 request's and read by the same parser (`head`), and takes the same path (`stream`). Framing, HPACK and flow control
+//! are the `h2` crate's, with bounds of ours (`security.md` A5, decisions 28 and 35).
 
+pub(crate) mod fields;
+mod head;
+mod stream;
+mod wire;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
 
+use crate::engine::RequestSettings;
+use crate::engine::connection::now;
 use crate::engine::peer::Peer;
+use crate::engine::watchdog::Watchdog;
 use crate::engine::worker::Worker;
+use crate::metrics::ClosedReason;
+use stream::Stream;
 
-/// Serves one HTTP/2 connection.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(_stream: S, _peer: Arc<Peer>, _worker: Arc<Worker>) {}
+/// Streams a client may have open at once.
+const MAX_STREAMS: u32 = 100;
+/// Window of a connection, and of each of its streams, before its first admission (decision 35): all that a stranger can
+/// make the gate hold of bodies.
+const STRANGER_WINDOW: u32 = 65_535;
+/// Window of a connection after its first admission.
+const WINDOW: u32 = 1024 * 1024;
+/// Window of each stream after its connection's first admission.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Most bytes of an answer held per stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams reset by the client before they were looked at, before it is told to go (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that break a rule, before the client is told to go (CVE-2025-8671).
+const MAX_BROKEN_STREAMS: usize = 100;
+/// Streams reset by us of which late frames are still known.
+const MAX_REMEMBERED_RESETS: usize = 32;
+/// How long a client may take to note that the connection is over.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Serves one HTTP/2 connection until it ends; says why it did.
+pub(crate) async fn serve<S>(io: S, peer: Arc<Peer>, worker: Arc<Worker>) -> ClosedReason
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = worker.gate.policy.load().request;
+    let first_head_by = now() + settings.header_timeout;
+    let deadline = tokio::time::Instant::from_std(first_head_by);
+    let connection = match tokio::time::timeout_at(deadline, builder(&settings).handshake::<_, Bytes>(io)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return ended_by(&error),
+        Err(_elapsed) => return ClosedReason::HeadTimeout,
+    };
+    let mut draining = worker.gate.draining.clone();
+    let mut drained = pin!(async move {
+        if draining.wait_for(|draining| *draining).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    let mut serving = Serving {
+        connection,
+        peer,
+        worker,
+        streams: JoinSet::new(),
+        admitted: Arc::default(),
+        widened: false,
+        closing: None,
+        idle_until: first_head_by,
+        keepalive: settings.keepalive_timeout,
+        watchdog: Watchdog::default(),
+    };
+    let reason = poll_fn(|cx| {
+        if serving.closing.is_none() && drained.as_mut().poll(cx).is_ready() {
+            serving.close(ClosedReason::Shutdown);
+        }
+        serving.poll(cx)
+    })
+    .await;
+    // Streams under way learn by themselves that the connection is gone, and tell it in their reports.
+    serving.streams.detach_all();
+    reason
+}
+
+fn builder(settings: &RequestSettings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(settings.head.max_head_bytes).unwrap_or(u32::MAX))
+        .initial_connection_window_size(STRANGER_WINDOW)
+        .initial_window_size(STRANGER_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(MAX_BROKEN_STREAMS))
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS);
+    builder
+}
+
+/// A connection and what is under way on it.
+struct Serving<S> {
+    connection: Connection<S, Bytes>,
+    peer: Arc<Peer>,
+    worker: Arc<Worker>,
+    streams: JoinSet<()>,
+    /// Set by the first stream that is admitted.
+    admitted: Arc<AtomicBool>,
+    /// Whether the windows were opened for it.
+    widened: bool,
+    /// Why it is being closed, once it is.
+    closing: Option<ClosedReason>,
+    /// When it is over unless a stream is open.
+    idle_until: Instant,
+    keepalive: Duration,
+    watchdog: Watchdog,
+}
+
+impl<S> Serving<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ClosedReason> {
+        loop {
+            self.widen();
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let stream = Stream::new(respond, &self.peer, &self.worker, &self.admitted);
+                    self.streams.spawn(stream.serve(request));
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.closing.unwrap_or(ended_by(&error))),
+                Poll::Ready(None) => return Poll::Ready(self.closing.unwrap_or(ClosedReason::Client)),
+                Poll::Pending => {}
+            }
+            while let Poll::Ready(Some(_ended)) = self.streams.poll_join_next(cx) {
+                self.idle_until = now() + if self.closing.is_some() { GOODBYE } else { self.keepalive };
+            }
+            if !self.streams.is_empty() || self.watchdog.poll_expired(self.idle_until, cx).is_pending() {
+                return Poll::Pending;
+            }
+            match self.closing {
+                Some(reason) => return Poll::Ready(reason),
+                None => self.close(ClosedReason::KeepaliveTimeout),
+            }
+        }
+    }
+
+    /// Tells the client to open no more streams; those that are open go on.
+    fn close(&mut self, reason: ClosedReason) {
+        self.closing = Some(reason);
+        self.idle_until = now() + GOODBYE;
+        self.connection.graceful_shutdown();
+    }
+
+    /// Opens the windows once a stream was admitted. An admitted stream wakes its connection by what it reads or answers.
+    fn widen(&mut self) {
+        if self.widened || !self.admitted.load(Ordering::Relaxed) {
+            return;
+        }
+        self.connection.set_target_window_size(WINDOW);
+        // Refused while an earlier change is not yet acknowledged: tried again then.
+        self.widened = self.connection.set_initial_window_size(STREAM_WINDOW).is_ok();
+    }
+}
+
+/// Why a connection with this error ended.
+fn ended_by(error: &h2::Error) -> ClosedReason {
+    if error.is_library() || (error.is_go_away() && !error.is_remote()) {
+        tracing::debug!(%error, "an HTTP/2 connection broke a rule");
+        ClosedReason::Malformed
+    } else {
+        ClosedReason::Client
+    }
+}

@@ -201,7 +201,9 @@ where
     worker.gate.metrics.handshake(if negotiated.resumed { HandshakeResult::Resumed } else { HandshakeResult::Full });
     peer.tls = Some(if negotiated.tls13 { "1.3" } else { "1.2" });
     if negotiated.http2 {
-        http2::serve(stream, Arc::new(peer), worker).await;
+        let gate = worker.gate.clone();
+        let reason = http2::serve(stream, Arc::new(peer), worker).await;
+        gate.metrics.connection_closed(reason);
     } else {
         serve_http1(stream, peer, worker).await;
     }

@@ -13,6 +13,7 @@ use super::buffer::Buffer;
 use super::ending;
 use super::exchange_h1::{self, Next};
 use super::peer::Peer;
+use super::reply;
 use super::watchdog::Watchdog;
 use super::wire::{Fill, Wire};
 use super::wire_h1::H1Wire;
@@ -48,6 +49,11 @@ impl HeadBytes {
     /// A head of which `spans` are the ranges in `buffer`.
     pub(crate) fn new(buffer: Buffer, spans: RequestHead) -> Self {
         Self { buffer, compact: Box::default(), spans }
+    }
+
+    /// A head that fills all of `bytes`.
+    pub(crate) fn whole(bytes: Vec<u8>, spans: RequestHead) -> Self {
+        Self { buffer: Buffer::default(), compact: bytes.into_boxed_slice(), spans }
     }
 
     /// The head.
@@ -88,7 +94,7 @@ where
             Read::Head => {}
             Read::Gone(reason) => return reason,
             Read::Refused(rejection) => {
-                Box::pin(exchange_h1::refuse_unread(&mut connection, &rejection)).await;
+                Box::pin(reply::refuse_unread(&mut connection, &rejection)).await;
                 connection.linger().await;
                 return ending::closed_by(&rejection);
             }

@@ -15,19 +15,15 @@ use super::peer::Peer;
 use super::policy::Policy;
 use super::reply;
 use super::report::Report;
-use super::respond::{OwnAnswer, Style};
 use super::watchdog::Watchdog;
-use super::wire::ConnectionField;
 use super::wire_h1::H1Wire;
 use super::worker::Worker;
 use crate::access_log::Protocol;
 use crate::admission::Admitted;
 use crate::http1::head::Version;
 use crate::http1::request::RequestHead;
-use crate::identity::request_id::RequestId;
 use crate::keyring::Keyring;
 use crate::metrics::ClosedReason;
-use crate::rejection::Rejection;
 use crate::tunnel::{End, Tunnel, TunnelEnd, TunnelTiming};
 use crate::upstream::connect::Connection as UpstreamConnection;
 
@@ -100,23 +96,6 @@ where
         Outcome::Gone(reason) => Next::Gone(reason),
         Outcome::Tunnel { .. } => Next::Gone(ClosedReason::Fault),
     }
-}
-
-/// Answers a head that could not be read. There is no request to log: the connection's end tells the rest.
-pub(crate) async fn refuse_unread<S>(connection: &mut Connection<S>, rejection: &Rejection)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let (gate, worker) = (connection.worker.gate.clone(), connection.worker.clone());
-    let policy = gate.policy.load_full();
-    gate.metrics.malformed(rejection.label());
-    tracing::debug!(remote = ?connection.peer.address, reason = rejection.label(), "a request head was refused");
-    let id = RequestId::hex(worker.random());
-    let own = OwnAnswer::refusal(rejection, id.as_str(), &Style::default());
-    reply::queue_own(&mut connection.wire, &own, &own.body, ConnectionField::Close);
-    let body = own.body.clone();
-    let _ = reply::write_body(connection, &policy, &body).await;
-    policy.unrouted.finish(crate::metrics::Method::Other, own.status, std::time::Duration::ZERO);
 }
 
 /// The tunnel behind a 101, to its end.

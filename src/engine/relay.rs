@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::watchdog::Watchdog;
-use super::wire::{Fill, Hangup, Wire, WireError};
+use super::wire::{Downstream, Fill, Hangup, Wire, WireError};
 use crate::http1::response::{Asked, ResponseHead};
 
 /// An upstream's side: it is asked, and answers with a head.
@@ -163,7 +163,7 @@ enum PumpError {
     TooLarge,
 }
 
-impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
+impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
     /// A relay at the moment when the request's head is queued to the upstream.
     pub(crate) fn new(
         down: &'a mut D,
@@ -312,7 +312,7 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
 
     /// Ends the exchange when a deadline has passed, or the client is gone.
     fn poll_limits(&mut self, answering: bool, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
-        if self.long && self.poll_client_gone(cx) {
+        if self.down.poll_gone(cx).is_ready() || self.long && self.poll_client_gone(cx) {
             return Poll::Ready(Err(RelayError::ClientGone));
         }
         let deadline = self.deadline(answering);

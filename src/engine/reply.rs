@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::client::Client;
 use super::connection::{DRAIN_BYTES, now};
@@ -16,10 +17,24 @@ use crate::admission::{Admitted, BrowserLogin, Refused};
 use crate::credential::challenge::is_navigation;
 use crate::http1::head::{Framing, Version};
 use crate::http1::request::Request;
+use crate::identity::request_id::RequestId;
 use crate::limit::fields::Fields;
-use crate::metrics::{AuthOutcome, ClosedReason};
+use crate::metrics::{AuthOutcome, ClosedReason, Method};
 use crate::rejection::{Rejection, phrase};
 use crate::session;
+
+/// Answers a head that could not be read. There is no request to log: the connection's end tells the rest.
+pub(crate) async fn refuse_unread<C: Client>(client: &mut C, rejection: &Rejection) {
+    let gate = client.worker().gate.clone();
+    let policy = gate.policy.load_full();
+    gate.metrics.malformed(rejection.label());
+    tracing::debug!(remote = ?client.peer().address, reason = rejection.label(), "a request head was refused");
+    let id = RequestId::hex(client.worker().random());
+    let own = OwnAnswer::refusal(rejection, id.as_str(), &Style::default());
+    queue_own(client.sides().0, &own, &own.body, ConnectionField::Close);
+    let _ = write_body(client, &policy, &own.body).await;
+    policy.unrouted.finish(Method::Other, own.status, Duration::ZERO);
+}
 
 /// Refuses what admission refused.
 pub(crate) async fn refuse<C: Client>(

@@ -82,6 +82,11 @@ pub(crate) trait Downstream: Wire + Send {
     /// Queues the head of the final response. `framing` is how its body is framed from here on; the fields hold neither
     /// `Content-Length` nor `Transfer-Encoding` nor hop-by-hop fields.
     fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>);
+
+    /// `Ready` when the client has said that it wants no answer any more, where the protocol can say that.
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 /// What precedes the fields of a response.

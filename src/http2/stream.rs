@@ -1,0 +1,132 @@
+//! One stream of a client's connection: its head is read by the parser of HTTP/1, it takes the path that all requests take,
+//! and ends well, with its request unread, or reset.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+
+use super::head;
+use super::wire::H2Wire;
+use crate::access_log::Protocol;
+use crate::engine::client::Client;
+use crate::engine::connection::HeadBytes;
+use crate::engine::exchange::{self, Outcome};
+use crate::engine::peer::Peer;
+use crate::engine::reply;
+use crate::engine::report::Report;
+use crate::engine::watchdog::Watchdog;
+use crate::engine::worker::Worker;
+use crate::http1::head::HeadLimits;
+use crate::http1::request::RequestHead;
+use crate::metrics::ClosedReason;
+use crate::rejection::Rejection;
+
+/// A stream that was just opened.
+pub(super) struct Stream {
+    respond: SendResponse<Bytes>,
+    peer: Arc<Peer>,
+    worker: Arc<Worker>,
+    admitted: Arc<AtomicBool>,
+}
+
+/// A stream in the middle of its exchange.
+struct Exchange {
+    wire: H2Wire,
+    watchdog: Watchdog,
+    peer: Arc<Peer>,
+    worker: Arc<Worker>,
+    admitted: Arc<AtomicBool>,
+}
+
+impl Stream {
+    /// A stream to be answered by `respond`; sets `admitted` once its request is.
+    pub(super) fn new(
+        respond: SendResponse<Bytes>,
+        peer: &Arc<Peer>,
+        worker: &Arc<Worker>,
+        admitted: &Arc<AtomicBool>,
+    ) -> Self {
+        Self { respond, peer: peer.clone(), worker: worker.clone(), admitted: admitted.clone() }
+    }
+
+    /// Serves it to its end.
+    pub(super) async fn serve(self, request: http::Request<RecvStream>) {
+        let Self { respond, peer, worker, admitted } = self;
+        let policy = worker.gate.policy.load_full();
+        let (parts, body) = request.into_parts();
+        let read = read_head(&parts, !body.is_end_stream(), &policy.request.head);
+        drop(parts);
+        let wire = H2Wire::new(body, respond);
+        let mut exchange = Exchange { wire, watchdog: Watchdog::default(), peer, worker, admitted };
+        let head = match read {
+            Ok(head) => head,
+            Err(rejection) => return reply::refuse_unread(&mut exchange, &rejection).await,
+        };
+        let (worker, peer) = (exchange.worker.clone(), exchange.peer.clone());
+        let mut report = Report::begin(&worker, &policy, &peer, Protocol::Http2, &head);
+        match exchange::run(&mut exchange, &policy, head.request(), &mut report).await {
+            // Where the request was not read to its end, letting go of the stream tells the client so: RST_STREAM with
+            // NO_ERROR behind the whole answer (RFC 9113 section 8.1, decision 6).
+            Outcome::Keep | Outcome::Close(_) => {}
+            Outcome::Gone(reason) => {
+                exchange.wire.reset(reset_code(reason));
+                if matches!(reason, ClosedReason::KeyEnded | ClosedReason::RouteEnded) {
+                    worker.gate.metrics.connection_closed(reason);
+                }
+            }
+            // Not reached: no head of a stream is a WebSocket handshake, for none may hold `Connection`.
+            Outcome::Tunnel { .. } => exchange.wire.reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl Client for Exchange {
+    type Wire = H2Wire;
+
+    fn sides(&mut self) -> (&mut H2Wire, &mut Watchdog) {
+        (&mut self.wire, &mut self.watchdog)
+    }
+
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    fn body_is_over(&self) -> bool {
+        self.wire.body_is_over()
+    }
+
+    async fn drain(&mut self) -> bool {
+        // The connection goes on whatever becomes of this stream's body.
+        self.wire.body_is_over()
+    }
+
+    fn admitted(&mut self) {
+        self.admitted.store(true, Ordering::Relaxed);
+    }
+}
+
+fn read_head(parts: &http::request::Parts, has_body: bool, limits: &HeadLimits) -> Result<HeadBytes, Rejection> {
+    let bytes = head::write(parts, has_body)?;
+    let mut spans = RequestHead::default();
+    match spans.parse(&bytes, limits) {
+        Ok(true) if spans.view(&bytes).len() == bytes.len() => Ok(HeadBytes::whole(bytes, spans)),
+        // Not reached: what was written is one whole head.
+        Ok(_) => Err(Rejection::Malformed("head")),
+        Err(rejection) => Err(rejection),
+    }
+}
+
+fn reset_code(reason: ClosedReason) -> Reason {
+    match reason {
+        ClosedReason::Malformed => Reason::PROTOCOL_ERROR,
+        ClosedReason::Upstream | ClosedReason::Fault => Reason::INTERNAL_ERROR,
+        _ => Reason::CANCEL,
+    }
+}
