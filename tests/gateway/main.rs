@@ -16,6 +16,7 @@ mod support;
 mod auth; // who passes, who does not, and what each is told
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod framing; // every row of the head and body tables, as bytes on a socket
+mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod paths; // what is routed is what the origin sees
 mod suites;
 mod websocket; // handshakes, tunnels, their limits and ends // the admission suites of other gateways, row by row

@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod client;
 pub mod gateway;
+pub mod http2;
 pub mod origin;
 pub mod socket;
 
