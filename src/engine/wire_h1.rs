@@ -224,7 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
     fn queue_interim<'f>(&mut self, status: u16, fields: impl Iterator<Item = Field<'f>>) {
-        write::status_line(&mut self.queued, status, b"");
+        let reason = if status == 100 { "Continue" } else { "" };
+        write::status_line(&mut self.queued, status, reason.as_bytes());
         for field in fields {
             write::field(&mut self.queued, field.name, field.value);
         }

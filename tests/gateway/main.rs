@@ -14,9 +14,12 @@
 mod support;
 
 mod auth; // who passes, who does not, and what each is told
+mod bodies; // every framing in both directions, byte for byte
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod framing; // every row of the head and body tables, as bytes on a socket
+mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod paths; // what is routed is what the origin sees
-mod suites;
-mod websocket; // handshakes, tunnels, their limits and ends // the admission suites of other gateways, row by row
+mod reuse; // connections to the upstream, and the one safe retry
+mod suites; // the admission suites of other gateways, row by row
+mod websocket; // handshakes, tunnels, their limits and ends
