@@ -19,6 +19,7 @@ mod conformance; // WebSocket frames, right and wrong: the same through the gate
 mod framing; // every row of the head and body tables, as bytes on a socket
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
+mod keyreload; // the key file changes under a running gate
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod suites; // the admission suites of other gateways, row by row

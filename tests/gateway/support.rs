@@ -5,6 +5,7 @@ pub mod client;
 pub mod gateway;
 pub mod http2;
 pub mod origin;
+pub mod pki;
 pub mod socket;
 
 use std::time::{Duration, Instant};

@@ -131,6 +131,20 @@ impl Gateway {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// Writes a configuration and sends SIGHUP; waits for the gate's verdict: whether it is in force.
+    pub fn reload(&self, config: &str) -> bool {
+        fs::write(self.path("keygate.yaml"), config).expect("writes");
+        let count = |result| self.metric(&format!(r#"keygate_config_reloads_total{{result="{result}"}}"#));
+        let before = (count("success"), count("failure"));
+        self.signal("HUP");
+        eventually("a verdict on the configuration", || {
+            if count("success") > before.0 {
+                return Some(true);
+            }
+            (count("failure") > before.1).then_some(false)
+        })
+    }
+
     /// Sends a signal by name, such as `HUP`.
     pub fn signal(&self, name: &str) {
         let status =
@@ -158,6 +172,14 @@ impl Drop for Gateway {
         }
         assert!(!self.log().contains("panicked"), "the gate panicked: {}", self.log());
     }
+}
+
+/// Runs the binary in `folder` to its end: exit status, standard output, standard error.
+pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let binary = env!("CARGO_BIN_EXE_keygate");
+    let output = Command::new(binary).args(arguments).current_dir(folder).stdin(Stdio::null()).output().expect("runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code().expect("no signal ended it"), text(output.stdout), text(output.stderr))
 }
 
 /// Writes a file that only its owner can read.

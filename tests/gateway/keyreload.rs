@@ -1,0 +1,336 @@
+//! The key file changes under a running gate, in every way that files are replaced; and a bad one changes nothing.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Client, get};
+use crate::support::gateway::{Gateway, write_private};
+use crate::support::origin::Origin;
+use crate::support::{ALICE, BOB, KEYS, config_with, eventually};
+
+const GOOD: &str = r#"keygate_keyfile_reloads_total{result="success"}"#;
+const BAD: &str = r#"keygate_keyfile_reloads_total{result="failure"}"#;
+
+/// The usual configuration, but asking again and again with a bad key is no offence.
+fn config(origin: &Origin) -> String {
+    config_with(origin, "  - { path: /, upstream: app }\n", "limits: { failed_auth: off }\n")
+}
+
+/// The usual file without alice.
+const ONLY_BOB: &str = "version: 1
+keys:
+  - id: ba9af604
+    user: bob
+    hash: 618e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c
+...
+";
+
+fn status(gate: &Gateway, key: &str) -> u16 {
+    get(gate.address(0), "/", &[("X-Api-Key", key)]).status
+}
+
+/// Waits until alice's key is answered with `want` and says how long that took.
+fn in_force(gate: &Gateway, how: &str, want: u16) {
+    let began = Instant::now();
+    eventually(how, || (status(gate, ALICE) == want).then_some(()));
+    println!("{how}: in force after {:?}", began.elapsed());
+    assert_eq!(status(gate, BOB), 200, "{how}");
+}
+
+/// A gate whose key file is `path` of its folder, prepared by `prepare`.
+fn gate_on(origin: &Origin, path: &str, prepare: impl FnOnce(&Path)) -> Gateway {
+    let dir = tempfile::tempdir().expect("a folder");
+    prepare(dir.path());
+    let config = config(origin).replace("keys.yaml", path);
+    Gateway::start_in(dir, &config, KEYS, &[])
+}
+
+#[test]
+fn every_way_to_replace_the_file_is_noticed() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config(&origin));
+    let file = gate.path("keys.yaml");
+    let next = gate.path("next");
+    let ways: [(&str, &dyn Fn(&str)); 6] = [
+        ("written in place", &|text| fs::write(&file, text).unwrap()),
+        ("renamed over", &|text| gate.replace_keys(text)),
+        ("deleted and created", &|text| {
+            fs::remove_file(&file).unwrap();
+            write_private(&file, text);
+        }),
+        ("deleted, and created after a while", &|text| {
+            let refused = gate.metric(BAD);
+            fs::remove_file(&file).unwrap();
+            eventually("the loss is told", || (gate.metric(BAD) > refused).then_some(()));
+            write_private(&file, text);
+        }),
+        ("in pieces", &|text| {
+            fs::write(&file, "").unwrap();
+            for piece in text.as_bytes().chunks(60) {
+                use std::io::Write;
+                fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(piece).unwrap();
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        }),
+        ("made a link to another file", &|text| {
+            let real = gate.path(&format!("real-{}", text.len()));
+            write_private(&real, text);
+            let _ = fs::remove_file(&next);
+            symlink(&real, &next).unwrap();
+            fs::rename(&next, &file).unwrap();
+        }),
+    ];
+    for (how, write) in ways {
+        write(ONLY_BOB);
+        in_force(&gate, how, 401);
+        write(KEYS);
+        in_force(&gate, how, 200);
+    }
+}
+
+#[test]
+fn a_kubernetes_data_swap_is_noticed() {
+    let origin = Origin::ok();
+    let version = |folder: &Path, name: &str, text: &str| {
+        fs::create_dir(folder.join(name)).unwrap();
+        write_private(&folder.join(name).join("keys.yaml"), text);
+    };
+    let gate = gate_on(&origin, "mounted/keys.yaml", |folder| {
+        let mounted = folder.join("mounted");
+        fs::create_dir(&mounted).unwrap();
+        version(&mounted, "..v1", KEYS);
+        symlink("..v1", mounted.join("..data")).unwrap();
+        symlink("..data/keys.yaml", mounted.join("keys.yaml")).unwrap();
+    });
+    assert_eq!(status(&gate, ALICE), 200);
+    for (number, text, want) in [(2, ONLY_BOB, 401), (3, KEYS, 200), (4, ONLY_BOB, 401)] {
+        let mounted = gate.path("mounted");
+        version(&mounted, &format!("..v{number}"), text);
+        symlink(format!("..v{number}"), mounted.join("..data_tmp")).unwrap();
+        fs::rename(mounted.join("..data_tmp"), mounted.join("..data")).unwrap();
+        fs::remove_dir_all(mounted.join(format!("..v{}", number - 1))).unwrap();
+        in_force(&gate, "..data swapped", want);
+    }
+}
+
+/// What a container sees of a single file that is bind-mounted: its folder never changes, and so never notifies; the file is
+/// changed through another name of the same inode.
+#[test]
+fn a_file_changed_through_another_folder_is_noticed_by_looking() {
+    let origin = Origin::ok();
+    let gate = gate_on(&origin, "seen/keys.yaml", |folder| {
+        fs::create_dir(folder.join("host")).unwrap();
+        fs::create_dir(folder.join("seen")).unwrap();
+        write_private(&folder.join("host/keys.yaml"), KEYS);
+        fs::hard_link(folder.join("host/keys.yaml"), folder.join("seen/keys.yaml")).unwrap();
+    });
+    for (text, want) in [(ONLY_BOB, 401), (KEYS, 200)] {
+        fs::write(gate.path("host/keys.yaml"), text).unwrap();
+        in_force(&gate, "hard link written", want);
+    }
+}
+
+/// Unmounts when dropped.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn bind_mount(from: &Path, to: &Path) -> Option<Mount> {
+    let mount = Command::new("mount").arg("--bind").args([from, to]).output().ok()?;
+    mount.status.success().then(|| Mount(to.to_owned()))
+}
+
+#[test]
+fn a_bind_mounted_file_is_followed_as_far_as_mounts_allow() {
+    let origin = Origin::ok();
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir(dir.path().join("host")).unwrap();
+    fs::create_dir(dir.path().join("seen")).unwrap();
+    let (host, seen) = (dir.path().join("host/keys.yaml"), dir.path().join("seen/keys.yaml"));
+    write_private(&host, KEYS);
+    write_private(&seen, "");
+    let Some(_mount) = bind_mount(&host, &seen) else {
+        println!("SKIPPED: no right to bind-mount here");
+        return;
+    };
+    let gate = Gateway::start_in(dir, &config(&origin).replace("keys.yaml", "seen/keys.yaml"), KEYS, &[]);
+    fs::write(&host, ONLY_BOB).unwrap();
+    in_force(&gate, "bind mount, written in place", 401);
+    fs::write(&host, KEYS).unwrap();
+    in_force(&gate, "bind mount, written in place", 200);
+}
+
+#[test]
+fn a_folder_without_notifications_is_looked_at() {
+    // A memory file behind /proc gives no notification for its content: only looking finds a change.
+    let origin = Origin::ok();
+    let holder = tempfile::tempfile().expect("a file");
+    fs::set_permissions(fd_path(&holder), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(fd_path(&holder), KEYS).unwrap();
+    let gate = gate_on(&origin, "keys-link", |folder| symlink(fd_path(&holder), folder.join("keys-link")).unwrap());
+    fs::write(fd_path(&holder), ONLY_BOB).unwrap();
+    in_force(&gate, "no notification possible", 401);
+}
+
+fn fd_path(file: &fs::File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()))
+}
+
+#[test]
+fn a_bad_file_changes_nothing_but_log_and_metric() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config(&origin));
+    let file = gate.path("keys.yaml");
+    let bad_entry = format!("{}  - {{ id: carol, user: carol, hash: short }}\n...\n", KEYS.trim_end_matches("...\n"));
+    let twin = "  - { id: ba9af604, user: carol, hash: \"sha256:00000000000000000000000000000000000000000000000000000000000000ff\" }\n";
+    let duplicate = format!("{}{twin}...\n", KEYS.trim_end_matches("...\n"));
+    let mut rows: Vec<(String, String)> = vec![
+        (String::new(), "keys.yaml".into()),
+        (bad_entry, "line 12".into()),
+        (duplicate, "line 12".into()),
+        (KEYS.replace("user: bob", "user: [bob]"), "line 10".into()),
+        ("\0".repeat(100), String::new()),
+        (KEYS.replace('\n', "\n\t"), String::new()),
+    ];
+    // A proper beginning of the file in force is refused as cut, wherever it was cut (all offsets: the unit tests).
+    for at in (1..KEYS.len() - 4).step_by(37) {
+        rows.push((KEYS[..at].to_owned(), String::new()));
+    }
+    for (number, (text, says)) in rows.iter().enumerate() {
+        let (refused, good) = (gate.metric(BAD), gate.metric(GOOD));
+        let lines = gate.log().lines().count();
+        let next = gate.path("next");
+        write_private(&next, text);
+        fs::rename(next, &file).unwrap();
+        eventually("the refusal is counted", || (gate.metric(BAD) > refused).then_some(()));
+        assert_eq!(gate.metric(GOOD), good, "row {number}: {text:?}");
+        assert_eq!((status(&gate, ALICE), status(&gate, BOB)), (200, 200), "row {number}: {text:?}");
+        let line = eventually("a log line", || {
+            let log = gate.log();
+            let found = log.lines().skip(lines).find(|line| line.contains("key file refused"));
+            found.map(str::to_owned)
+        });
+        assert!(line.contains(says.as_str()) || says == "keys.yaml", "row {number} ({text:?}): {line}");
+        gate.replace_keys(KEYS);
+        eventually("the good file is back", || (gate.metric(GOOD) > good).then_some(()).or_else(|| unchanged(&gate)));
+    }
+}
+
+/// A file that is back as it was before anything of the bad one was in force counts as no reload.
+fn unchanged(gate: &Gateway) -> Option<()> {
+    (status(gate, ALICE) == 200).then_some(())
+}
+
+#[test]
+fn a_file_that_is_none_or_open_to_others_changes_nothing() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config(&origin));
+    let file = gate.path("keys.yaml");
+    let refused = |how: &str, break_it: &dyn Fn()| {
+        let before = gate.metric(BAD);
+        break_it();
+        eventually(how, || (gate.metric(BAD) > before).then_some(()));
+        assert_eq!((status(&gate, ALICE), status(&gate, BOB)), (200, 200), "{how}");
+    };
+    refused("writable by others", &|| {
+        write_private(&gate.path("next"), ONLY_BOB);
+        fs::set_permissions(gate.path("next"), fs::Permissions::from_mode(0o666)).unwrap();
+        fs::rename(gate.path("next"), &file).unwrap();
+    });
+    refused("a folder", &|| {
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+    });
+    fs::remove_dir(&file).unwrap();
+    refused("a link to itself", &|| symlink("keys.yaml", &file).unwrap());
+    fs::remove_file(&file).unwrap();
+    refused("a link that leads nowhere", &|| symlink("nowhere", &file).unwrap());
+    fs::remove_file(&file).unwrap();
+    write_private(&file, ONLY_BOB);
+    in_force(&gate, "good again", 401);
+    // Root reads what has no mode at all, so this says nothing where the tests run as root.
+    let is_root = fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0).unwrap();
+    if !is_root {
+        refused("unreadable", &|| fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap());
+    }
+}
+
+/// Asks for alice, again and again on one connection, until `stop`; counts requests and gives the slowest.
+fn keep_asking(gate: &Gateway, stop: &AtomicBool, count: &AtomicUsize) -> Duration {
+    let mut client = Client::connect(gate.address(0));
+    let mut slowest = Duration::ZERO;
+    while !stop.load(Ordering::SeqCst) {
+        let began = Instant::now();
+        client.send(format!("GET /{} HTTP/1.1\r\nHost: a\r\nX-Api-Key: {BOB}\r\n\r\n", count.load(Ordering::SeqCst)));
+        assert_eq!(client.read().status, 200);
+        slowest = slowest.max(began.elapsed());
+        count.fetch_add(1, Ordering::SeqCst);
+    }
+    slowest
+}
+
+#[test]
+fn a_thousand_writes_a_second_are_few_reloads_and_disturb_nobody() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config(&origin));
+    let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let before = gate.metric(GOOD) + gate.metric(BAD);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| keep_asking(&gate, &stop, &count));
+        let began = Instant::now();
+        let mut writes = 0_u32;
+        while began.elapsed() < Duration::from_secs(3) {
+            let text = if writes.is_multiple_of(2) { ONLY_BOB } else { KEYS };
+            gate.replace_keys(&format!("# {writes}\n{text}"));
+            writes += 1;
+            let due = Duration::from_millis(1) * writes;
+            std::thread::park_timeout(due.saturating_sub(began.elapsed()));
+        }
+        gate.replace_keys(ONLY_BOB);
+        in_force(&gate, "the last of many", 401);
+        stop.store(true, Ordering::SeqCst);
+        let slowest = asking.join().expect("no request failed");
+        let reloads = gate.metric(GOOD) + gate.metric(BAD) - before;
+        println!("{writes} writes, {reloads} reloads, {} requests, slowest {slowest:?}", count.load(Ordering::SeqCst));
+        // One at a time, at least 100 ms apart.
+        assert!(writes > 500 && (1.0..=45.0).contains(&reloads), "{writes} writes, {reloads} reloads");
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    });
+}
+
+#[test]
+fn a_reload_of_a_hundred_thousand_keys_loses_no_request() {
+    use std::fmt::Write as _;
+    let origin = Origin::ok();
+    let gate = Arc::new(Gateway::start(&config(&origin)));
+    let mut many = ONLY_BOB.trim_end_matches("...\n").to_owned();
+    for number in 0..100_000 {
+        let _ = writeln!(many, "  - {{ id: k{number}, user: u{number}, hash: \"sha256:{number:064x}\" }}");
+    }
+    many.push_str("...\n");
+    let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| keep_asking(&gate, &stop, &count));
+        for (text, keys) in [(many.as_str(), 100_001.0), (KEYS, 2.0), (&many, 100_001.0)] {
+            let before = count.load(Ordering::SeqCst);
+            gate.replace_keys(text);
+            let series = r#"keygate_keys{state="active"}"#;
+            eventually("all keys are in force", || (gate.metric(series) == keys).then_some(()));
+            assert!(count.load(Ordering::SeqCst) > before, "no request was answered meanwhile");
+        }
+        stop.store(true, Ordering::SeqCst);
+        let slowest = asking.join().expect("no request failed");
+        println!("{} requests over three reloads, slowest {slowest:?}", count.load(Ordering::SeqCst));
+    });
+    origin.faultless();
+}
