@@ -15,6 +15,7 @@ mod support;
 
 mod auth; // who passes, who does not, and what each is told
 mod bodies; // every framing in both directions, byte for byte
+mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod framing; // every row of the head and body tables, as bytes on a socket
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
