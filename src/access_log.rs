@@ -145,7 +145,8 @@ fn open(settings: &Settings) -> io::Result<(Sink, u8)> {
         }
         Target::File(path) => {
             // Names and addresses of people: not for every user of the machine.
-            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(named)?;
             (Some(Box::new(file)), false)
         }
     };

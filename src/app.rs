@@ -136,7 +136,8 @@ fn build(
     let prepared = listeners.prepare(&config.listeners, workers).map_err(refused)?;
     listeners.replace(prepared);
     listeners.open_admin(config.admin.as_ref()).map_err(refused)?;
-    let access_log = AccessLog::start(&config.log, metrics.access_log_dropped()).map_err(StartError::system)?;
+    let access_log = AccessLog::start(&config.log, metrics.access_log_dropped())
+        .map_err(|error| StartError::system(format!("log.access: {error}")))?;
     let (epoch, epoch_seen) = watch::channel(0);
     let (draining, draining_seen) = watch::channel(false);
     let gate = Arc::new(Gate {

@@ -111,7 +111,7 @@ fn listeners_come_and_go_while_others_serve() {
     let good = config(&origin);
     let gate = Gateway::start(&good);
     let mut open = Client::connect(gate.address(0));
-    let mut ask = |client: &mut Client| {
+    let ask = |client: &mut Client| {
         client.send(format!("GET /still HTTP/1.1\r\nHost: a\r\nX-Api-Key: {ALICE}\r\n\r\n"));
         assert_eq!(client.read().status, 200);
     };

@@ -13,8 +13,10 @@
 
 mod support;
 
+mod admin; // the operators' listener, and Prometheus as its reader
 mod auth; // who passes, who does not, and what each is told
 mod bodies; // every framing in both directions, byte for byte
+mod commands; // check, serve that cannot start, and what demo prints
 mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod framing; // every row of the head and body tables, as bytes on a socket
@@ -24,4 +26,6 @@ mod keyreload; // the key file changes under a running gate
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod suites; // the admission suites of other gateways, row by row
+mod tls; // towards clients: versions, names, resumption, replaced certificates
+mod upstreams; // towards servers: TLS, sockets, balance, health
 mod websocket; // handshakes, tunnels, their limits and ends
