@@ -7,14 +7,16 @@ use crate::credential::{Accepts, Presented, Sources, Untouched, Via};
 use crate::http1::request::Request;
 use crate::key::{KeyHash, is_own_format};
 use crate::keyring::{Keyring, Principal};
-use crate::limit::{Ask, Limiter, Limits, Permit, Subject, Throttle};
+use crate::limit::Limits;
+use crate::limit::fields::Fields;
+use crate::limit::limiter::{self, Ask, Limiter, Refusal};
+use crate::limit::permit::Permit;
+use crate::limit::throttle::Throttle;
 use crate::moment::Now;
 use crate::rejection::{AuthFailure, Limited, Rejection};
-use crate::route::{Access, Found, Matched, Route, RouteId, Router, is_preflight};
+use crate::route::router::{Found, Matched, RouteId, Router};
+use crate::route::{Access, Route, is_preflight};
 use crate::session::{self, Login, SessionSecret};
-
-#[cfg(test)]
-mod tests;
 
 /// What admission decides by: one configuration, one keyring and the state of the limits.
 #[derive(Clone, Copy)]
@@ -42,6 +44,8 @@ pub struct ClientSide<'a> {
     pub address: Option<IpAddr>,
     /// `https` or `http`: what the client spoke.
     pub scheme: &'a str,
+    /// The host it asked for, as it knows it: past trusted proxies, empty on HTTP/1.0 without one.
+    pub host: &'a [u8],
 }
 
 /// A request that may be forwarded. Cannot be made outside this room.
@@ -85,6 +89,8 @@ pub struct Refused {
     pub route: Option<RouteId>,
     /// Whose key it was, if the key was good.
     pub principal: Option<Principal>,
+    /// How the limits stand, if one of them was met.
+    pub limits: Option<Fields>,
     /// `Allow` of a 405.
     pub allow: Option<Box<str>>,
     /// Name of a login cookie that was bad and is to be cleared (decision 7).
@@ -95,7 +101,12 @@ pub struct Refused {
 ///
 /// The order is that of design section 4: route, credential, key, role and scope, throttle (failures only), limits. What a
 /// stranger may learn without a key is 400 and 401: there are no routes for those who have no key (decision 4).
-pub fn decide(rules: Rules<'_>, request: Request<'_>, client: ClientSide<'_>, now: Now) -> Result<Admitted, Refused> {
+pub fn decide(
+    rules: Rules<'_>,
+    request: Request<'_>,
+    client: ClientSide<'_>,
+    now: Now,
+) -> Result<Admitted, Box<Refused>> {
     if let Some(admitted) = preflight(rules, request, client, now) {
         return admitted;
     }
@@ -109,43 +120,45 @@ pub fn decide(rules: Rules<'_>, request: Request<'_>, client: ClientSide<'_>, no
         sources: route.and_then(|route| route.credentials.as_deref()),
         public: route.is_some_and(|route| route.access == Access::Public),
     };
-    let refuse = |rejection| Refused { route: found.map(|found| found.id), ..Refused::plain(rejection) };
+    let refuse = |rejection| Box::new(Refused { route: found.map(|found| found.id), ..*Refused::plain(rejection) });
     let known = |key: &[u8]| is_own_format(key) || rules.keyring.knows(&KeyHash::of(key));
-    let credential = rules.sources.find(request, accepts, known).map_err(|failure| refuse(fail(rules, client, failure, now)))?;
-    let Some(presented) = credential.presented else {
+    let credential =
+        rules.sources.find(request, accepts, known).map_err(|failure| refuse(fail(rules, client, failure, now)))?;
+    let Some(presented) = &credential.presented else {
         let (Some(found), true) = (found, accepts.public) else {
             return Err(refuse(Rejection::Unauthorized(AuthFailure::Missing)));
         };
         if let Matched::WrongMethod { allow, .. } = matched {
-            return Err(Refused { allow: Some(Box::from(allow)), ..refuse(Rejection::MethodNotAllowed) });
+            return Err(Box::new(Refused { allow: Some(Box::from(allow)), ..*refuse(Rejection::MethodNotAllowed) }));
         }
         return admit_anonymous(rules, found, Caller::Anonymous, credential.untouched, client, now);
     };
-    let principal = identify(rules, &presented, client.address, now).map_err(|failure| {
-        let clear_cookie = (presented.via() == Via::Cookie).then(|| cookie_name(rules.sources, &presented)).flatten();
-        Refused { clear_cookie, ..refuse(fail(rules, client, failure, now)) }
+    let principal = identify(rules, presented, client.address, now).map_err(|failure| {
+        let clear_cookie = (presented.via() == Via::Cookie).then(|| cookie_name(rules.sources, presented)).flatten();
+        Box::new(Refused { clear_cookie, ..*refuse(fail(rules, client, failure, now)) })
     })?;
-    let refuse_known = |rejection| Refused { principal: Some(principal.clone()), ..refuse(rejection) };
-    if presented.via() == Via::Cookie && !session::origin_allowed(request, client.scheme, request.host().unwrap_or_default()) {
+    let refuse_known = |rejection| Box::new(Refused { principal: Some(principal.clone()), ..*refuse(rejection) });
+    if presented.via() == Via::Cookie && !session::origin_allowed(request, client.scheme, client.host) {
         return Err(refuse_known(Rejection::ForeignOrigin));
     }
     let Some(found) = found else { return Err(refuse_known(Rejection::NoRoute)) };
     if let Matched::WrongMethod { allow, .. } = matched {
-        return Err(Refused { allow: Some(Box::from(allow)), ..refuse_known(Rejection::MethodNotAllowed) });
+        return Err(Box::new(Refused { allow: Some(Box::from(allow)), ..*refuse_known(Rejection::MethodNotAllowed) }));
     }
     if !may_use(&principal, found.route) {
         return Err(refuse_known(Rejection::Forbidden));
     }
     let limits = principal.limits().or(rules.default_limits);
     let ask = Ask {
-        subject: Subject::Key(principal.id()),
-        limits: &limits,
-        route: found.route.limits.map(|rate| (&*found.route.name, rate)),
+        caller: limiter::Caller::Key(principal.id(), &limits),
+        route: found.route.limits.map(|rate| (&found.route.name, rate)),
         websocket: request.is_websocket(),
     };
-    let permit = rules.limiter.admit(&ask, now).map_err(|(limited, wait)| refuse_known(too_many(limited, wait)))?;
+    let permit =
+        rules.limiter.admit(&ask, now).map_err(|refusal| limited(refusal, refuse_known(Rejection::Internal)))?;
     let login = rules.session.and_then(|secret| {
-        let Login { cookie, location, .. } = session::browser_login(request, rules.sources, accepts.sources, &presented)?;
+        let Login { cookie, location, .. } =
+            session::browser_login(request, rules.sources, accepts.sources, &credential)?;
         let token = session::issue(secret, principal.id(), principal.hash(), now.wall);
         Some(BrowserLogin { cookie: Box::from(cookie), token, location })
     });
@@ -199,16 +212,16 @@ impl Admitted {
         self.login.as_ref()
     }
 
-    /// Takes the permit and caller apart, for what outlives the request: a tunnel.
-    pub fn into_parts(self) -> (Caller, Permit) {
-        (self.caller, self.permit)
+    /// The permit alone, for what outlives the request: a tunnel.
+    pub fn into_permit(self) -> Permit {
+        self.permit
     }
 }
 
 impl Refused {
     /// A refusal before anything is known.
-    pub fn plain(rejection: Rejection) -> Self {
-        Self { rejection, route: None, principal: None, allow: None, clear_cookie: None }
+    pub fn plain(rejection: Rejection) -> Box<Self> {
+        Box::new(Self { rejection, route: None, principal: None, limits: None, allow: None, clear_cookie: None })
     }
 }
 
@@ -218,7 +231,7 @@ fn preflight(
     request: Request<'_>,
     client: ClientSide<'_>,
     now: Now,
-) -> Option<Result<Admitted, Refused>> {
+) -> Option<Result<Admitted, Box<Refused>>> {
     if request.method() != b"OPTIONS" {
         return None;
     }
@@ -240,15 +253,14 @@ fn admit_anonymous(
     untouched: Untouched,
     client: ClientSide<'_>,
     now: Now,
-) -> Result<Admitted, Refused> {
+) -> Result<Admitted, Box<Refused>> {
     let ask = Ask {
-        subject: Subject::Address(client.address),
-        limits: &Limits::default(),
-        route: found.route.limits.map(|rate| (&*found.route.name, rate)),
+        caller: limiter::Caller::Address(client.address.into()),
+        route: found.route.limits.map(|rate| (&found.route.name, rate)),
         websocket: false,
     };
-    let refuse = |(limited, wait)| Refused { route: Some(found.id), ..Refused::plain(too_many(limited, wait)) };
-    let permit = rules.limiter.admit(&ask, now).map_err(refuse)?;
+    let refuse = || Box::new(Refused { route: Some(found.id), ..*Refused::plain(Rejection::Internal) });
+    let permit = rules.limiter.admit(&ask, now).map_err(|refusal| limited(refusal, refuse()))?;
     Ok(Admitted { route: found.id, caller, untouched, permit, login: None })
 }
 
@@ -279,16 +291,18 @@ fn cookie_name(sources: &Sources, presented: &Presented<'_>) -> Option<Box<str>>
 /// The refusal of a bad key: 401 until its address is throttled, then 429 (decision 10).
 fn fail(rules: Rules<'_>, client: ClientSide<'_>, failure: AuthFailure, now: Now) -> Rejection {
     if failure.is_guess()
-        && let (Some(throttle), Some(address)) = (rules.throttle, client.address)
-        && let Err(wait) = throttle.fail(address, now.mono)
+        && let Some(throttle) = rules.throttle
+        && let Err(wait) = throttle.fail(client.address.into(), now)
     {
-        return too_many(Limited::FailedAuth, wait);
+        return Rejection::TooManyRequests(Limited::FailedAuth, wait);
     }
     Rejection::Unauthorized(failure)
 }
 
-fn too_many(limited: Limited, wait: std::time::Duration) -> Rejection {
-    Rejection::TooManyRequests(limited, wait)
+fn limited(refusal: Refusal, mut refused: Box<Refused>) -> Box<Refused> {
+    refused.limits = Some(refusal.fields);
+    refused.rejection = refusal.into();
+    refused
 }
 
 /// One of the route's roles, and all of its scopes.

@@ -1,1 +1,116 @@
 //! The command line: one file per command; the only room that prints.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+mod demo;
+mod keys;
+mod serve;
+
+/// It failed, though nothing was wrong with the command line or the configuration.
+const FAILED: u8 = 1;
+
+/// The command line or the configuration is wrong.
+const USAGE: u8 = 2;
+
+/// A reverse-proxy auth gateway: API keys, identity headers and limits in front of HTTP and WebSocket services.
+#[derive(Debug, Parser)]
+#[command(name = "keygate", version, max_term_width = 100, after_help = EXIT_STATUS)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 fine, 1 it failed, 2 usage or configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gate.
+    Serve(serve::Args),
+    /// Report every problem of a configuration and its key file.
+    Check(check::Args),
+    /// Run a gate with an echo service behind it, no files needed, and print commands to try.
+    Demo(demo::Args),
+    /// Make, list, change and revoke keys.
+    Keys(keys::Args),
+}
+
+/// Which configuration a command is about.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ConfigFile {
+    /// Configuration file [default: keygate.yaml, then /etc/keygate/keygate.yaml]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// The file named, else the first of the usual places that exists, else the first.
+    pub(crate) fn path(&self) -> PathBuf {
+        let there = |place: &&str| Path::new(place).exists();
+        let usual = || PLACES.iter().copied().find(there).unwrap_or(PLACES[0]);
+        self.file.clone().unwrap_or_else(|| usual().into())
+    }
+}
+
+const PLACES: [&str; 2] = ["keygate.yaml", "/etc/keygate/keygate.yaml"];
+
+/// Runs the command that `arguments` ask for; the first is the program's own name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // Help and version are no errors, and go to standard output.
+            let printed = e.print().is_ok();
+            return ExitCode::from(if e.use_stderr() || !printed { USAGE } else { 0 });
+        }
+    };
+    match arguments.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Keys(args) => keys::run(args),
+    }
+}
+
+/// Tells the operator one thing on standard error; a closed one is nobody's to tell.
+fn complain(what: &str) {
+    use std::io::Write as _;
+    let _closed = writeln!(std::io::stderr(), "keygate: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(arguments: &str) -> String {
+        let arguments = arguments.split(' ').map(OsString::from);
+        format!("{:?}", run(arguments))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_status() {
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(status("keygate --version"), code(0));
+        assert_eq!(status("keygate check --help"), code(0));
+        assert_eq!(status("keygate"), code(USAGE));
+        assert_eq!(status("keygate chek"), code(USAGE));
+        assert_eq!(status("keygate check --confg x"), code(USAGE));
+        assert_eq!(status("keygate check -c /nonexistent/keygate.yaml"), code(USAGE));
+        assert_eq!(status("keygate check --config /nonexistent/keygate.yaml"), code(USAGE));
+    }
+
+    #[test]
+    fn a_file_named_is_the_file() {
+        assert_eq!(ConfigFile { file: Some("a.yaml".into()) }.path(), Path::new("a.yaml"));
+    }
+}

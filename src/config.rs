@@ -1,6 +1,7 @@
 //! The validated configuration: each room's own settings, gathered from one YAML file, with every problem found at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,7 @@ mod limits;
 mod listen;
 mod log;
 mod name;
+mod place;
 mod print;
 mod problem;
 mod quantity;
@@ -109,10 +111,14 @@ impl Loaded {
 ///
 /// Everything that is wrong with it, in the order of the file.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Loaded, Vec<Problem>> {
-    let refused =
-        |what: String| vec![Problem { file: path.to_owned(), line: 1, path: String::new(), what, hint: None }];
-    let bytes = environment.read(path).map_err(|e| refused(format!("cannot be read ({})", environment::why(&e))))?;
-    let text = String::from_utf8(bytes).map_err(|_error| refused("is not UTF-8".to_owned()))?;
+    let refused = |what: String, hint: Option<&str>| {
+        vec![Problem { file: path.to_owned(), line: 1, path: String::new(), what, hint: hint.map(str::to_owned) }]
+    };
+    let bytes = environment.read(path).map_err(|e| {
+        let hint = (e.kind() == io::ErrorKind::NotFound).then_some("`--config FILE` names another");
+        refused(format!("cannot be read ({})", environment::why(&e)), hint)
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_error| refused("is not UTF-8".to_owned(), None))?;
     load_str(&text, path, environment)
 }
 
@@ -143,11 +149,10 @@ fn decode(decoder: &Decoder<'_>, root: &Node) -> Option<Config> {
     let (identity, identity_names) = identity::decode(&mut top);
     let (default_limits, failed_auth) = limits::decode(&mut top);
     let upstreams = upstreams::decode(&mut top);
-    let drafts = routes::decode(&mut top, &credentials);
-    crosscheck::upstreams(decoder, &drafts, &upstreams.names);
-    crosscheck::routes(decoder, &drafts);
-    let set: Vec<_> = drafts.iter().map(|draft| draft.set_headers.clone()).collect();
-    headers::check(decoder, &identity_names, &credentials.headers, &set);
+    let routes = routes::decode(&mut top, &credentials);
+    crosscheck::upstreams(decoder, &routes.upstreams, &upstreams.names);
+    crosscheck::routes(decoder, &routes.drafts);
+    headers::check(decoder, &identity_names, &credentials.headers, &routes.set_headers);
     let config = Config {
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         admin: admin.map(|admin| admin.value),
@@ -162,7 +167,7 @@ fn decode(decoder: &Decoder<'_>, root: &Node) -> Option<Config> {
         threads: top.or("threads", None, quantity::threads),
         request: request::decode(&mut top),
         upstreams: upstreams.settings,
-        routes: drafts.into_iter().map(|draft| draft.route).collect(),
+        routes: routes.drafts.into_iter().map(|draft| draft.route).collect(),
         log: log::decode(&mut top),
     };
     top.finish();

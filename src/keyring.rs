@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use jiff::Timestamp;
 use subtle::ConstantTimeEq;
 
@@ -38,6 +39,14 @@ pub struct Keyring {
 #[derive(Clone, Copy)]
 struct Slot(u32);
 
+/// Two places in a list of records that hold what may stand in one only.
+enum Repeat {
+    /// Indices of records with one id.
+    Id { first: u32, again: u32 },
+    /// Digests that are the same.
+    Hash { first: Slot, again: Slot },
+}
+
 /// How many keys are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -53,20 +62,29 @@ impl Keyring {
     /// Indexes `records`. Ids and hashes should not repeat (the key file's reader refuses that); where they do, the
     /// first record wins.
     pub fn new(records: Vec<Record>) -> Self {
+        Self::index(records.into_iter().map(Arc::new).collect()).0
+    }
+
+    /// Indexes `records` and tells what repeats in them.
+    fn index(records: Vec<Arc<Record>>) -> (Self, Vec<Repeat>) {
         let decoy = Fields::new(KeyId::new(""), "", KeyHash::from_digest([0; 32]));
         let mut keyring = Self {
             by_hash: HashTable::with_capacity(records.len()),
             by_id: HashTable::with_capacity(records.len()),
-            records: records.into_iter().map(Arc::new).collect(),
+            records,
             hasher: RandomState::new(),
             decoy: Arc::new(Record::pack(decoy, &mut Shelf::default())),
             digest: None,
         };
+        let mut repeats = Vec::new();
+        // The reader's bound on the file's size keeps the count far below this.
         let count = u32::try_from(keyring.records.len()).unwrap_or(u32::MAX).min(u32::MAX / 2);
         for index in 0..count {
-            keyring.index(index);
+            repeats.extend(keyring.add_id(index));
+            repeats.extend(keyring.add_hash(Slot::new(index, Which::Current)));
+            repeats.extend(keyring.add_hash(Slot::new(index, Which::Previous)));
         }
-        keyring
+        (keyring, repeats)
     }
 
     /// Notes the SHA-256 of the file that the records came from.
@@ -159,25 +177,31 @@ impl Keyring {
         self.digest.iter().flatten().take(6).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn index(&mut self, index: u32) {
-        let Some(record) = usize::try_from(index).ok().and_then(|index| self.records.get(index)) else { return };
-        let record = Arc::clone(record);
-        if self.find_by_id(record.id()).is_none() {
-            let hash = self.hasher.hash_one(record.id().as_str());
-            let (records, hasher) = (&self.records, &self.hasher);
-            self.by_id.insert_unique(hash, index, |other| match records.get(*other as usize) {
-                Some(record) => hasher.hash_one(record.id().as_str()),
-                None => 0,
-            });
+    fn add_id(&mut self, index: u32) -> Option<Repeat> {
+        let Self { records, by_id, hasher, .. } = self;
+        let id = |index: &u32| records.get(*index as usize).map(|record| record.id().as_str());
+        let wanted = id(&index)?;
+        let same = |other: &u32| id(other) == Some(wanted);
+        match by_id.entry(hasher.hash_one(wanted), same, |other| hasher.hash_one(id(other).unwrap_or_default())) {
+            Entry::Occupied(first) => Some(Repeat::Id { first: *first.get(), again: index }),
+            Entry::Vacant(place) => {
+                place.insert(index);
+                None
+            }
         }
-        for (which, slot) in [(Which::Current, Slot(index * 2)), (Which::Previous, Slot(index * 2 + 1))] {
-            let Some(digest) = record.hash_of(which).filter(|digest| !self.knows(digest)) else { continue };
-            let hash = self.hasher.hash_one(digest.as_bytes());
-            let (records, hasher) = (&self.records, &self.hasher);
-            self.by_hash.insert_unique(hash, slot, |other| match other.digest(records) {
-                Some(digest) => hasher.hash_one(digest.as_bytes()),
-                None => 0,
-            });
+    }
+
+    fn add_hash(&mut self, slot: Slot) -> Option<Repeat> {
+        let Self { records, by_hash, hasher, .. } = self;
+        let digest = |slot: &Slot| slot.digest(records).map(KeyHash::as_bytes);
+        let wanted = digest(&slot)?;
+        let same = |other: &Slot| digest(other) == Some(wanted);
+        match by_hash.entry(hasher.hash_one(wanted), same, |other| hasher.hash_one(digest(other).unwrap_or(&[0; 32]))) {
+            Entry::Occupied(first) => Some(Repeat::Hash { first: *first.get(), again: slot }),
+            Entry::Vacant(place) => {
+                place.insert(slot);
+                None
+            }
         }
     }
 
@@ -190,7 +214,7 @@ impl Keyring {
         let slot = self.by_hash.find(self.hasher.hash_one(wanted), |slot| {
             slot.digest(&self.records).is_some_and(|digest| bool::from(digest.as_bytes().ct_eq(wanted)))
         })?;
-        self.record(slot.0 / 2).map(|record| (record, slot.which()))
+        self.records.get(slot.index()).map(|record| (record, slot.which()))
     }
 
     fn decide(
@@ -219,12 +243,23 @@ impl fmt::Debug for Keyring {
 }
 
 impl Slot {
+    fn new(index: u32, which: Which) -> Self {
+        match which {
+            Which::Current => Self(index * 2),
+            Which::Previous => Self(index * 2 + 1),
+        }
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize / 2
+    }
+
     fn which(self) -> Which {
         if self.0.is_multiple_of(2) { Which::Current } else { Which::Previous }
     }
 
     fn digest(self, records: &[Arc<Record>]) -> Option<&KeyHash> {
-        records.get(self.0 as usize / 2)?.hash_of(self.which())
+        records.get(self.index())?.hash_of(self.which())
     }
 }
 

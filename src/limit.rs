@@ -1,6 +1,18 @@
 //! Limits per key: how often, how many at once, how many sockets. Exact under any concurrency; time is an argument; state
 //! belongs to the key id and outlives reloads (design rule 9, decisions 13-15).
 
+pub mod address;
+mod bucket;
+pub mod fields;
+pub mod limiter;
+pub mod permit;
+pub mod quota;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod throttle;
+
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 

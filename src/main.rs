@@ -1,3 +1,7 @@
 //! Parses arguments, runs one command, turns its outcome into an exit status; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keygate::cli::run(std::env::args_os())
+}

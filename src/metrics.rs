@@ -232,13 +232,12 @@ impl Metrics {
         self.key_expiry.replace(rows.collect());
     }
 
-    /// A key file was taken at `now`: its SHA-256 and the time that reading and indexing it took.
-    pub fn keyfile_taken(&self, digest: &[u8; 32], now: Timestamp, parse: Duration) {
+    /// A key file was taken at `now`: the digest that names it and the time that reading and indexing it took.
+    pub fn keyfile_taken(&self, digest: &str, now: Timestamp, parse: Duration) {
         self.keyfile_reloads.add(ReloadResult::Success as usize, 1);
         self.keyfile_last_success.set(seconds(now));
         self.keyfile_parse.set(parse.as_secs_f64());
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.keyfile_info.replace(vec![(vec![&digest], 1.0)]);
+        self.keyfile_info.replace(vec![(vec![digest], 1.0)]);
     }
 
     /// A changed key file was refused; the one in force stays.

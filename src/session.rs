@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::credential::challenge::is_navigation;
-use crate::credential::{Presented, Sources, Untouched, Via};
+use crate::credential::{Found, Sources, Via};
 use crate::http1::request::Request;
 use crate::key::{KeyHash, KeyId};
 use crate::rejection::AuthFailure;
@@ -151,14 +151,15 @@ pub fn browser_login<'a>(
     request: Request<'_>,
     sources: &'a Sources,
     accepted: Option<&[usize]>,
-    presented: &Presented<'_>,
+    found: &Found<'_>,
 ) -> Option<Login<'a>> {
-    if presented.via() != (Via::Query { browser_login: true }) || !is_navigation(request) {
+    let via = found.presented.as_ref()?.via();
+    if via != (Via::Query { browser_login: true }) || !is_navigation(request) {
         return None;
     }
     let cookie = sources.login_cookie(accepted)?;
     let mut location = Vec::with_capacity(request.target().len());
-    sources.write_target(&mut location, request.path(), request.query(), Untouched::default());
+    sources.write_target(&mut location, request.path(), request.query(), found.untouched);
     let own_path = match location.as_slice() {
         [b'/', b'/' | b'\\', ..] => false,
         [b'/', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_graphic()),

@@ -39,6 +39,17 @@ pub(crate) enum TunnelEnd {
 }
 
 impl TunnelEnd {
+    /// A word for the log.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::Idle => "idle",
+            Self::Stalled => "stalled",
+            Self::Ended(reason) => reason.label(),
+        }
+    }
+
     /// The close code the gate sends and its reason (RFC 6455 section 7.4.1), where it is the gate that closes.
     fn close(self) -> Option<(u16, &'static str)> {
         match self {
@@ -195,11 +206,9 @@ where
 
     async fn reach_boundary(&mut self, watchdog: &mut Watchdog, deadline: Instant) -> bool {
         let Self { client, upstream, down, .. } = self;
-        poll_fn(|cx| {
-            poll_or(poll_to_boundary(upstream, &mut client.io, down, cx), watchdog, deadline, cx)
-        })
-        .await
-        .is_some_and(|reached| reached.is_ok())
+        poll_fn(|cx| poll_or(poll_to_boundary(upstream, &mut client.io, down, cx), watchdog, deadline, cx))
+            .await
+            .is_some_and(|reached| reached.is_ok())
     }
 }
 
@@ -270,12 +279,7 @@ fn write_once<B: AsyncWrite + Unpin>(to: &mut B, bytes: &[u8], cx: &mut Context<
 }
 
 /// `Some` of a result, or `None` when `deadline` comes first.
-fn poll_or<T>(
-    result: Poll<T>,
-    watchdog: &mut Watchdog,
-    deadline: Instant,
-    cx: &mut Context<'_>,
-) -> Poll<Option<T>> {
+fn poll_or<T>(result: Poll<T>, watchdog: &mut Watchdog, deadline: Instant, cx: &mut Context<'_>) -> Poll<Option<T>> {
     match result {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => watchdog.poll_expired(deadline, cx).map(|()| None),

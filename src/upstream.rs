@@ -119,13 +119,11 @@ pub struct HealthCheck {
 #[derive(Debug)]
 pub struct Upstream {
     settings: Settings,
-    /// Unique among all upstreams of this process, over reloads: pooled connections are found by it, so none crosses from
-    /// one configuration into the next.
-    id: u64,
     servers: Box<[Arc<Server>]>,
     tls: Option<ClientTls>,
     turn: AtomicUsize,
-    /// Set when a newer configuration has taken over: pools then drop its connections. Shared with them.
+    /// Set when a newer configuration has taken over: pools then drop its connections. They share it, and its place in
+    /// memory tells this upstream of this configuration from all others for as long as a pool holds connections of it.
     retired: Arc<AtomicBool>,
 }
 
@@ -144,7 +142,7 @@ pub struct Problem {
 impl Upstream {
     /// Builds the upstream over `servers`, which stand in the order of the settings. The TLS client is built here, once,
     /// and its files are read now.
-    fn new(settings: Settings, id: u64, servers: Box<[Arc<Server>]>) -> Result<Self, Problem> {
+    fn new(settings: Settings, servers: Box<[Arc<Server>]>) -> Result<Self, Problem> {
         let tls = match &settings.tls {
             Some(tls) => Some(ClientTls::build(tls, settings.http2).map_err(|error| Problem {
                 upstream: settings.name.clone(),
@@ -154,7 +152,7 @@ impl Upstream {
             None => None,
         };
         let retired = Arc::new(AtomicBool::new(false));
-        Ok(Self { settings, id, servers, tls, turn: AtomicUsize::new(0), retired })
+        Ok(Self { settings, servers, tls, turn: AtomicUsize::new(0), retired })
     }
 
     /// Its settings: timeouts, host policy, name.

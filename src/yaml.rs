@@ -1,6 +1,8 @@
 //! YAML as written: a tree of nodes that know their line and keep every scalar as text. `serde_yaml` tells neither
 //! where a value stood nor whether `48e85912` was meant as a number, so whatever an operator edits is read here first.
 
+pub mod simple;
+
 use std::borrow::Cow;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};

@@ -27,8 +27,10 @@ fn listen_fault(text: &str) -> Fault {
     if text.parse::<u16>().is_ok() {
         return fault.suggest(format!("write an address too: `127.0.0.1:{text}`, or `0.0.0.0:{text}` for everybody"));
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return fault.hint("the port is missing: write ip:port, and [ip]:port for IPv6");
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => return fault.suggest(format!("the port is missing: write `{text}:8443` or the like")),
+        Ok(IpAddr::V6(_)) => return fault.hint("an IPv6 address stands in brackets, and its port behind: [::1]:8443"),
+        Err(_) => {}
     }
     match text.rsplit_once(':') {
         Some(("" | "*", port)) => fault.suggest(format!("write `0.0.0.0:{port}`, or `[::]:{port}` for IPv6")),

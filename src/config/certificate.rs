@@ -8,8 +8,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::decode::{Decoder, Placed, Slot};
+use super::decode::{Decoder, Slot};
 use super::environment::why;
+use super::place::Placed;
 use super::problem::Fault;
 
 /// A file named by a setting, relative to the configuration.
@@ -87,14 +88,18 @@ fn read(decoder: &Decoder<'_>, file: &Placed<PathBuf>) -> Option<Vec<u8>> {
     match decoder.environment().read(&file.value) {
         Ok(bytes) => Some(bytes),
         Err(e) => {
-            problem(decoder, file, &format!("cannot be read ({})", why(&e)), "");
+            let fault = Fault::new(format!("cannot be read ({})", why(&e)));
+            report(decoder, file, fault.suggest(format!("looked for {}", file.value.display())));
             None
         }
     }
 }
 
 fn problem(decoder: &Decoder<'_>, file: &Placed<PathBuf>, what: &str, hint: &str) {
-    let fault = Fault::new(what);
-    let fault = if hint.is_empty() { fault } else { fault.hint(hint) };
-    decoder.fault(&file.place, &file.value.to_string_lossy(), fault);
+    report(decoder, file, Fault::new(what).hint(hint));
+}
+
+fn report(decoder: &Decoder<'_>, file: &Placed<PathBuf>, fault: Fault) {
+    let written = file.value.strip_prefix(decoder.resolve("")).unwrap_or(&file.value);
+    decoder.fault(&file.place, &written.to_string_lossy(), fault);
 }

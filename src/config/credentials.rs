@@ -1,9 +1,10 @@
 //! `credentials` and `realm`: where a key may come from.
 
-use super::decode::{Place, Placed, Section, Slot, quote};
+use super::decode::{Section, Slot};
 use super::defaults;
 use super::headers::Named;
 use super::name;
+use super::place::{Place, Placed};
 use super::problem::Fault;
 use super::quantity::boolean;
 use crate::credential::{Settings, Source};
@@ -13,6 +14,8 @@ pub(super) struct Credentials {
     pub(super) settings: Settings,
     /// Whether every source could be read, so that names can be looked up among them.
     pub(super) complete: bool,
+    /// The sources' names, as a message may show them.
+    shown: Vec<String>,
     pub(super) headers: Vec<Named>,
 }
 
@@ -40,8 +43,9 @@ pub(super) fn decode(top: &mut Section<'_>) -> Credentials {
 
 fn assemble(placed: Vec<Placed<Source>>, realm: Box<str>, complete: bool) -> Credentials {
     let headers = placed.iter().filter_map(named).collect();
+    let shown = placed.iter().map(|source| source.place.quote(kind_and_name(&source.value).1)).collect();
     let sources = placed.into_iter().map(|placed| placed.value).collect();
-    Credentials { settings: Settings { sources, realm }, complete, headers }
+    Credentials { settings: Settings { sources, realm }, complete, shown, headers }
 }
 
 fn implied(value: Source) -> Placed<Source> {
@@ -182,22 +186,24 @@ pub(super) fn kind_and_name(source: &Source) -> (&'static str, &str) {
     }
 }
 
-/// The source that a route means by `text`: its name, or kind and name where a name alone would mean several.
-pub(super) fn find(sources: &[Source], text: &str) -> Result<usize, Fault> {
-    let matches = |source: &Source| {
-        let (kind, name) = kind_and_name(source);
-        let same = |text: &str| if kind == "header" { name.eq_ignore_ascii_case(text) } else { name == text };
-        same(text) || text.split_once(':').is_some_and(|(prefix, rest)| prefix == kind && same(rest))
-    };
-    let mut found = sources.iter().enumerate().filter(|(_, source)| matches(source)).map(|(index, _)| index);
-    let known = || sources.iter().map(|source| quote(kind_and_name(source).1)).collect::<Vec<_>>().join(", ");
-    let Some(index) = found.next() else {
-        let fault = Fault::new("is not the name of a credential source");
-        return Err(fault.suggest(format!("`credentials` has {}", known())));
-    };
-    if found.next().is_some() {
-        let fault = Fault::new("is the name of more than one credential source");
-        return Err(fault.suggest(format!("say which kind, as in `header:{text}` or `query:{text}`")));
+impl Credentials {
+    /// The source that a route means by `text`: its name, or kind and name where a name alone would mean several.
+    pub(super) fn find(&self, text: &str) -> Result<usize, Fault> {
+        let matches = |source: &Source| {
+            let (kind, name) = kind_and_name(source);
+            let same = |text: &str| if kind == "header" { name.eq_ignore_ascii_case(text) } else { name == text };
+            same(text) || text.split_once(':').is_some_and(|(prefix, rest)| prefix == kind && same(rest))
+        };
+        let sources = self.settings.sources.iter().enumerate();
+        let mut found = sources.filter(|(_, source)| matches(source)).map(|(index, _)| index);
+        let Some(index) = found.next() else {
+            let fault = Fault::new("is not the name of a credential source");
+            return Err(fault.hint(format!("`credentials` has {}", self.shown.join(", "))));
+        };
+        if found.next().is_some() {
+            let fault = Fault::new("is the name of more than one credential source");
+            return Err(fault.suggest(format!("say which kind, as in `header:{text}` or `query:{text}`")));
+        }
+        Ok(index)
     }
-    Ok(index)
 }

@@ -1,33 +1,29 @@
 //! What only the routes together can get wrong: two that own the same requests, an upstream that does not exist, one
 //! that nobody uses.
 
-use super::decode::{Decoder, Placed};
+use super::decode::Decoder;
 use super::foreign::nearest;
+use super::place::Placed;
 use super::problem::Fault;
 use super::routes::{Draft, path_text};
 use crate::route::{PathPattern, Route};
 
 /// Reports routes that name no upstream, and upstreams that no route names.
-pub(super) fn upstreams(decoder: &Decoder<'_>, routes: &[Draft], names: &[Placed<&str>]) {
-    for draft in routes {
-        let wanted: &str = &draft.route.upstream;
-        if names.is_empty() || names.iter().any(|name| name.value == wanted) {
-            continue;
-        }
+pub(super) fn upstreams(decoder: &Decoder<'_>, wanted: &[Placed<Box<str>>], names: &[Placed<&str>]) {
+    let known = |wanted: &str| names.is_empty() || names.iter().any(|name| name.value == wanted);
+    for wanted in wanted.iter().filter(|wanted| !known(&wanted.value)) {
         let fault = Fault::new("is not one of `upstreams`");
-        let fault = match nearest(wanted, names.iter().map(|name| name.value)) {
+        let fault = match nearest(&wanted.value, names.iter().map(|name| name.value)) {
             Some(near) => fault.suggest(format!("did you mean `{near}`?")),
-            None => fault.hint(format!(
-                "there are: {}",
-                names.iter().map(|name| name.place.quote(name.value)).collect::<Vec<_>>().join(", ")
-            )),
+            None => {
+                let names: Vec<_> = names.iter().map(|name| name.place.quote(name.value)).collect();
+                fault.hint(format!("there are: {}", names.join(", ")))
+            }
         };
-        decoder.fault(&draft.upstream, wanted, fault);
+        decoder.fault(&wanted.place, &wanted.value, fault);
     }
-    for name in names {
-        if !routes.iter().any(|draft| &*draft.route.upstream == name.value) {
-            decoder.warning(&name.place, "no route leads to this upstream", None);
-        }
+    for name in names.iter().filter(|name| !wanted.iter().any(|wanted| &*wanted.value == name.value)) {
+        decoder.warning(&name.place, "no route leads to this upstream", None);
     }
 }
 

@@ -19,8 +19,8 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     let near = |known: &'a str| {
         let distance = strsim::osa_distance(name, known);
         let allowed = (name.chars().count().max(known.len()) / 3).max(1);
-        let shortened = name.len() >= 3 && known.starts_with(name);
-        (distance <= allowed || shortened).then_some((distance, known))
+        let cut = |long: &str, short: &str| short.len() >= 3 && long.starts_with(short);
+        (distance <= allowed || cut(known, name) || cut(name, known)).then_some((distance, known))
     };
     known.filter_map(near).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }

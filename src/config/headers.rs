@@ -1,8 +1,9 @@
 //! Header names that the gate reads or sets must not meet: a name that folds to another one would be stripped with it,
 //! or pass for it at a careless upstream (design rule 3, decision 24).
 
-use super::decode::{Decoder, Place};
+use super::decode::Decoder;
 use super::name::fold;
+use super::place::Place;
 
 /// A header name and where it was written.
 #[derive(Clone, Debug)]

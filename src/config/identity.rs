@@ -1,10 +1,11 @@
 //! `identity`: what the upstream is told about the caller, and whose forwarded headers are believed.
 
 use super::address;
-use super::decode::{Place, Section, Slot};
+use super::decode::{Section, Slot};
 use super::defaults;
 use super::headers::Named;
 use super::name;
+use super::place::Place;
 use crate::identity::{Settings, TrustedProxy};
 
 /// `identity`, and the names it takes.

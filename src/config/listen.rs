@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::address;
 use super::certificate;
-use super::decode::{Placed, Section, Slot};
+use super::decode::{Section, Slot};
 use super::defaults;
+use super::place::Placed;
 use super::quantity::{boolean, choice};
 use crate::listener::{ListenAddress, Settings};
 use crate::tls::{self, CertificateFiles, MinVersion};

@@ -164,6 +164,15 @@ pub(super) fn path(text: &str) -> Result<Box<str>, Fault> {
     Ok(text.into())
 }
 
+/// A request target to ask an upstream for: path, and query if any (RFC 9112 section 3.2.1).
+pub(super) fn target(text: &str) -> Result<Box<str>, Fault> {
+    let legal = |b: u8| b.is_ascii_graphic() && !b"#\"<>\\`".contains(&b);
+    if !text.starts_with('/') || !text.bytes().all(legal) {
+        return Err(Fault::new("is not a path").hint("a path begins with `/` and is visible ASCII, a query included"));
+    }
+    Ok(text.into())
+}
+
 /// A prefix to cut off: empty, or a path without a slash at its end.
 pub(super) fn strip_prefix(text: &str) -> Result<Box<str>, Fault> {
     match text.strip_suffix('/') {
@@ -275,6 +284,7 @@ mod tests {
             &["", "v1", "/a//b", "/../a", "/a/.", "/a?b", "/a#b", "/%61"],
         );
         check(path, &[], &["/a b", "/*", "/v1/*", "/{id}", "^/v1", "/a;b", "/a\\b", "/ä", "/(x|y)"]);
+        check(target, &["/healthz?full=1", "/%61"], &["", "healthz", "http://a/", "/a b", "/a#b", "/a\r\n"]);
         check(strip_prefix, &["", "/v1"], &["/", "/v1/", "v1"]);
     }
 

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde_yaml::{Mapping, Value};
+use serde_yaml::Value;
+
+use group::Group;
 
 use super::Config;
 use super::address::{show_listen, show_server};
 use super::credentials::kind_and_name;
 use super::log::{FORMATS, LEVELS};
 use super::quantity::{show_duration, show_size};
-use super::routes::{ACCESSES, path_text, show_host};
+use super::routes::{ACCESSES, label, path_text, show_host};
 use super::upstreams::BALANCES;
 use crate::access_log::Target;
 use crate::credential::Source;
@@ -19,12 +21,14 @@ use crate::route::{PathPattern, Route};
 use crate::tls::MinVersion;
 use crate::upstream::{HostPolicy, Settings as Upstream};
 
+mod group;
+
 /// What stands for a secret.
 pub(super) const MASK: &str = "***";
 
 /// `config` as YAML; `references` are the settings whose value came from `${…}`, as they were written.
 pub(super) fn print(config: &Config, references: &BTreeMap<String, String>) -> String {
-    let mut top = Group { path: String::new(), references, map: Mapping::new() };
+    let mut top = Group::top(references);
     let listeners = config.listeners.iter();
     top.list("listen", listeners, |mut group, listener| {
         group.text("address", show_listen(&listener.address));
@@ -68,7 +72,7 @@ pub(super) fn print(config: &Config, references: &BTreeMap<String, String>) -> S
             Target::File(path) => group.text("access", path.display()),
         }
     });
-    serde_yaml::to_string(&top.map).unwrap_or_default()
+    serde_yaml::to_string(&top.done()).unwrap_or_default()
 }
 
 fn source(mut group: Group<'_>, source: &Source) -> Value {
@@ -146,7 +150,8 @@ fn limits(top: &mut Group<'_>, config: &Config) {
 fn put_rate(group: &mut Group<'_>, rate: Rate) {
     group.put("requests", rate.requests.get());
     group.text("per", show_duration(rate.per));
-    if !group.is_reference("requests") || group.is_reference("burst") {
+    let copied = rate.burst == rate.requests && group.is_reference("requests");
+    if !copied || group.is_reference("burst") {
         group.put("burst", rate.burst.get());
     }
 }
@@ -223,7 +228,8 @@ fn route(mut group: Group<'_>, route: &Route, config: &Config) -> Value {
         PathPattern::Below(_) => ("path", path_text(&route.path)),
     };
     // A name that nobody wrote is made of host and path.
-    if !group.is_reference("host") && !group.is_reference(kind) || group.is_reference("name") {
+    let made = *route.name == *label(route.host.as_ref(), &route.path);
+    if !(made && (group.is_reference("host") || group.is_reference(kind))) || group.is_reference("name") {
         group.text("name", &route.name);
     }
     if let Some(host) = &route.host {
@@ -249,11 +255,7 @@ fn route(mut group: Group<'_>, route: &Route, config: &Config) -> Value {
     }
     group.text("upstream", &route.upstream);
     if !route.set_headers.is_empty() {
-        let mut headers = Mapping::new();
-        for (name, _) in &route.set_headers {
-            headers.insert(Value::from(&**name), Value::from(MASK));
-        }
-        group.map.insert(Value::from("set_headers"), Value::Mapping(headers));
+        group.masked("set_headers", route.set_headers.iter().map(|(name, _)| &**name));
     }
     group.text("strip_prefix", &route.strip_prefix);
     group.done()
@@ -261,67 +263,4 @@ fn route(mut group: Group<'_>, route: &Route, config: &Config) -> Value {
 
 fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
     words.iter().find(|(_, known)| *known == value).map(|(word, _)| *word).unwrap_or_default()
-}
-
-/// A mapping being written, which knows its path.
-struct Group<'a> {
-    path: String,
-    references: &'a BTreeMap<String, String>,
-    map: Mapping,
-}
-
-impl Group<'_> {
-    /// A value that needs no escape.
-    fn put(&mut self, name: &str, value: impl Into<Value>) {
-        let value = match self.references.get(&self.join(name)) {
-            Some(written) => Value::from(written.as_str()),
-            None => value.into(),
-        };
-        self.map.insert(Value::from(name), value);
-    }
-
-    fn text(&mut self, name: &str, value: impl ToString) {
-        self.put(name, escape(&value.to_string()));
-    }
-
-    fn texts<T: ToString>(&mut self, name: &str, values: impl IntoIterator<Item = T>) {
-        let path = self.join(name);
-        let item = |(index, value): (usize, T)| {
-            let written = self.references.get(&format!("{path}[{index}]")).or_else(|| self.references.get(&path));
-            Value::from(written.cloned().unwrap_or_else(|| escape(&value.to_string())))
-        };
-        let items = values.into_iter().enumerate().map(item).collect();
-        self.map.insert(Value::from(name), Value::Sequence(items));
-    }
-
-    fn group(&mut self, name: &str, fill: impl FnOnce(&mut Group<'_>)) {
-        let mut group = Group { path: self.join(name), references: self.references, map: Mapping::new() };
-        fill(&mut group);
-        self.map.insert(Value::from(name), Value::Mapping(group.map));
-    }
-
-    fn list<T>(&mut self, name: &str, items: impl Iterator<Item = T>, fill: impl Fn(Group<'_>, T) -> Value) {
-        let path = self.join(name);
-        let group =
-            |index| Group { path: format!("{path}[{index}]"), references: self.references, map: Mapping::new() };
-        let items = items.enumerate().map(|(index, item)| fill(group(index), item)).collect();
-        self.map.insert(Value::from(name), Value::Sequence(items));
-    }
-
-    fn is_reference(&self, name: &str) -> bool {
-        self.references.contains_key(&self.join(name))
-    }
-
-    fn join(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
-    }
-
-    fn done(self) -> Value {
-        Value::Mapping(self.map)
-    }
-}
-
-/// Text in which no reference begins.
-fn escape(text: &str) -> String {
-    text.replace("${", "$${")
 }

@@ -3,32 +3,46 @@
 use std::sync::Arc;
 
 use super::address;
-use super::credentials::{self, Credentials};
-use super::decode::{Decoder, Place, Placed, Section, Slot};
+use super::credentials::Credentials;
+use super::decode::{Decoder, Section, Slot};
 use super::headers::Named;
 use super::limits;
 use super::name;
+use super::place::{Place, Placed};
 use super::quantity::{boolean, choice};
 use crate::limit::Rate;
 use crate::route::{Access, HeaderSecret, HostPattern, PathPattern, Route};
+
+/// All routes, and what later checks ask even of those that could not be read whole.
+#[derive(Default)]
+pub(super) struct Routes {
+    pub(super) drafts: Vec<Draft>,
+    /// Every upstream named.
+    pub(super) upstreams: Vec<Placed<Box<str>>>,
+    /// The names in every `set_headers`.
+    pub(super) set_headers: Vec<Vec<Named>>,
+}
 
 /// A route and the places that later checks speak of.
 pub(super) struct Draft {
     pub(super) route: Route,
     pub(super) place: Place,
     pub(super) name: Option<Place>,
-    pub(super) upstream: Place,
-    pub(super) set_headers: Vec<Named>,
 }
 
 /// `routes`.
-pub(super) fn decode(top: &mut Section<'_>, credentials: &Credentials) -> Vec<Draft> {
+pub(super) fn decode(top: &mut Section<'_>, credentials: &Credentials) -> Routes {
+    let mut routes = Routes::default();
     let hint = "write at least one: `routes: [{ path: /, upstream: NAME }]`";
-    let Some(slot) = top.required("routes", hint) else { return Vec::new() };
-    slot.items().into_iter().filter_map(|slot| route(slot, credentials)).collect()
+    for slot in top.required("routes", hint).map(Slot::items).unwrap_or_default() {
+        if let Some(draft) = route(slot, credentials, &mut routes) {
+            routes.drafts.push(draft);
+        }
+    }
+    routes
 }
 
-fn route(slot: Slot<'_>, known: &Credentials) -> Option<Draft> {
+fn route(slot: Slot<'_>, known: &Credentials, routes: &mut Routes) -> Option<Draft> {
     let mut section = slot.section()?;
     let decoder = section.decoder;
     let name = section.get("name").and_then(|slot| slot.placed(name::label));
@@ -41,24 +55,29 @@ fn route(slot: Slot<'_>, known: &Credentials) -> Option<Draft> {
     let cors_preflight = section.or("cors_preflight", false, boolean);
     let limits = section.section("limits").and_then(route_limits);
     let narrowed = section.get("credentials").filter(|_| known.complete);
-    let credentials = narrowed.map(|slot| distinct(slot, |text| credentials::find(&known.settings.sources, text)));
+    let credentials = narrowed.map(|slot| distinct(slot, |text| known.find(text)));
     let upstream = section.required("upstream", "name one of `upstreams`").and_then(|slot| slot.placed(name::label));
     let (set_headers, set_names) = section.section("set_headers").map(set_headers).unwrap_or_default();
     let strip = section.get("strip_prefix").and_then(|slot| slot.placed(name::strip_prefix));
     if access == Access::Public {
         no_rights_in_public(&section);
     }
-    let place = section.place.clone();
+    let (place, host_written) = (section.place.clone(), section.has("host"));
     section.finish();
+    routes.upstreams.extend(upstream.clone());
+    routes.set_headers.push(set_names);
     let (path, upstream) = (path?, upstream?);
     check_strip(decoder, &path.value, strip.as_ref());
+    if host_written && host.is_none() {
+        return None;
+    }
     let host = host.map(|host| host.value);
-    let label = match &name {
+    let name_or_label = match &name {
         Some(name) => Arc::from(&*name.value),
-        None => Arc::from(format!("{}{}", host.as_ref().map(show_host).unwrap_or_default(), path_text(&path.value))),
+        None => Arc::from(label(host.as_ref(), &path.value)),
     };
     let route = Route {
-        name: label,
+        name: name_or_label,
         host,
         path: path.value,
         methods,
@@ -72,7 +91,7 @@ fn route(slot: Slot<'_>, known: &Credentials) -> Option<Draft> {
         set_headers,
         strip_prefix: strip.map(|strip| strip.value).unwrap_or_default(),
     };
-    Some(Draft { route, place, name: name.map(|name| name.place), upstream: upstream.place, set_headers: set_names })
+    Some(Draft { route, place, name: name.map(|name| name.place) })
 }
 
 fn path(section: &mut Section<'_>) -> Option<Placed<PathPattern>> {
@@ -147,6 +166,11 @@ fn check_strip(decoder: &Decoder<'_>, path: &PathPattern, strip: Option<&Placed<
         let fault = super::problem::Fault::new("is not how every path of this route begins");
         decoder.fault(&strip.place, &strip.value, fault.hint("cut what `path` begins with, up to a slash"));
     }
+}
+
+/// What a route is called when nobody names it: host and path as written.
+pub(super) fn label(host: Option<&HostPattern>, path: &PathPattern) -> String {
+    format!("{}{}", host.map(show_host).unwrap_or_default(), path_text(path))
 }
 
 /// A path as written.

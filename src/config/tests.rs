@@ -347,5 +347,82 @@ fn trusted_proxies_take_networks_and_unix() {
 fn a_file_that_cannot_be_read_is_one_problem() {
     let problems = load(Path::new("/etc/keygate/none.yaml"), &World::default()).expect_err("not there");
     assert_eq!(problems.len(), 1);
-    assert_eq!(problems[0].to_string(), "/etc/keygate/none.yaml:1: cannot be read (no such file)");
+    assert_eq!(
+        problems[0].to_string(),
+        "/etc/keygate/none.yaml:1: cannot be read (no such file); `--config FILE` names another"
+    );
+}
+
+/// The tree as YAML again, with the scalar number `index` replaced, and what stood there, if there are that many.
+fn with_scalar(node: &Node, index: usize, replacement: &str) -> (String, Option<String>) {
+    fn rebuild(node: &Node, left: &mut isize, new: &str, old: &mut Option<String>) -> serde_yaml::Value {
+        match &node.value {
+            yaml::Value::Null => serde_yaml::Value::Null,
+            yaml::Value::Scalar { text, .. } => {
+                *left -= 1;
+                if *left == -1 {
+                    *old = Some(text.clone());
+                    return new.into();
+                }
+                text.as_str().into()
+            }
+            yaml::Value::Sequence(items) => items.iter().map(|item| rebuild(item, left, new, old)).collect(),
+            yaml::Value::Mapping(entries) => {
+                let pair = |entry: &yaml::Entry| (entry.key.as_str().into(), rebuild(&entry.value, left, new, old));
+                serde_yaml::Value::Mapping(entries.iter().map(pair).collect())
+            }
+        }
+    }
+    let (mut left, mut old) = (isize::try_from(index).expect("small"), None);
+    let tree = rebuild(node, &mut left, replacement, &mut old);
+    (serde_yaml::to_string(&tree).expect("YAML"), old)
+}
+
+/// Every value of the full example may come from outside, and is then shown by nothing.
+#[test]
+fn any_value_may_be_a_reference_and_no_reference_is_shown() {
+    let folder = folder_with_certificates(&["config/full.yaml"]);
+    let path = folder.path().join("full.yaml");
+    let tree = yaml::parse(&fs::read_to_string(&path).expect("UTF-8")).expect("YAML");
+    let plain = format!("{:?}", load(&path, &disk()).expect("loads").config);
+    let mut count = 0;
+    loop {
+        let (text, old) = with_scalar(&tree, count, "${file:value}");
+        let Some(old) = old else { break };
+        let mut world = disk();
+        world.files.insert(folder.path().join("value"), old.clone().into_bytes());
+        let loaded = load_str(&text, &path, &world).unwrap_or_else(|problems| panic!("{old}: {problems:#?}"));
+        assert!(format!("{:?}", loaded.config) == plain, "{old} is read otherwise from a file");
+        let printed = loaded.to_yaml();
+        assert!(printed.contains("${file:value}") || printed.contains("'***'"), "{old}\n{printed}");
+        let again = load_str(&printed, &path, &world).unwrap_or_else(|problems| panic!("{old}: {problems:#?}"));
+        assert!(format!("{:?}", again.config) == plain, "{old} is printed otherwise:\n{printed}");
+
+        world.files.insert(folder.path().join("value"), SECRET.into());
+        match load_str(&text, &path, &world) {
+            Ok(loaded) => assert!(!loaded.to_yaml().contains(SECRET), "{old}\n{}", loaded.to_yaml()),
+            Err(problems) => {
+                assert!(!problems.iter().any(|problem| problem.to_string().contains(SECRET)), "{old} {problems:#?}");
+            }
+        }
+        count += 1;
+    }
+    assert!(count > 90, "{count}");
+}
+
+proptest::proptest! {
+    /// Whatever a slip of the editor does to a configuration, it is told and nothing panics.
+    #[test]
+    fn no_text_panics(at in 0usize..9000, cut in 0usize..40, put in "[ -~\n]{0,8}") {
+        let full = fs::read_to_string(manifest("config/full.yaml")).expect("UTF-8");
+        let (from, to) = (at.min(full.len()), (at + cut).min(full.len()));
+        let Some((head, tail)) = full.get(..from).zip(full.get(to..)) else { return Ok(()) };
+        let text = format!("{head}{put}{tail}");
+        let lines = text.lines().count() + 1;
+        // Certificates are not there, so there is always something to tell.
+        let problems = load_str(&text, Path::new(CASE_FILE), &World::default()).expect_err("no certificates");
+        for problem in problems {
+            proptest::prop_assert!((1..=lines).contains(&problem.line), "{problem}");
+        }
+    }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::address;
 use super::certificate;
-use super::decode::{Placed, Section, Slot};
+use super::decode::{Section, Slot};
 use super::defaults;
 use super::name;
+use super::place::Placed;
 use super::quantity::{boolean, choice, count, duration};
 use crate::upstream::{Balance, HealthCheck, HostPolicy, ServerAddress, Settings, TlsSettings};
 
@@ -125,7 +126,7 @@ fn tls(mut section: Section<'_>) -> Option<TlsSettings> {
 }
 
 fn health_check(mut section: Section<'_>) -> Option<HealthCheck> {
-    let path = section.required("path", "the path to ask, such as /healthz").and_then(|slot| slot.parse(name::path));
+    let path = section.required("path", "the path to ask, such as /healthz").and_then(|slot| slot.parse(name::target));
     let interval = section.or("interval", defaults::HEALTH_INTERVAL, duration);
     let unhealthy_after = section.optional("unhealthy_after", count);
     let healthy_after = section.optional("healthy_after", count);

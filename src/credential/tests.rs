@@ -335,6 +335,26 @@ fn strange_bytes_are_small_work() {
 }
 
 #[test]
+fn many_occurrences_are_hashed_a_few_times() {
+    let asked = std::cell::Cell::new(0);
+    let count = |_: &[u8]| {
+        asked.set(asked.get() + 1);
+        false
+    };
+    let target = format!("/?{}", "token=a&".repeat(900));
+    let lines = vec!["Authorization: Bearer x"; 90];
+    let (query, header) = (Sample::get(&target, &[] as &[&str]), Sample::get("/", &lines));
+    for (sample, in_query) in [(query, true), (header, false)] {
+        asked.set(0);
+        assert_eq!(sources().find(sample.request(), PUBLIC, count), Err(Conflict));
+        let narrow = Accepts { sources: Some(&[X_API_KEY]), public: true };
+        let untouched = sources().find(sample.request(), narrow, count).unwrap().untouched;
+        assert!(if in_query { !untouched.source(TOKEN) } else { !untouched.authorization() });
+        assert!(asked.get() <= 24, "{}", asked.get());
+    }
+}
+
+#[test]
 fn a_presented_key_does_not_show() {
     let sample = Sample::get(&format!("/?token=%61{}", &GOOD[1..]), &[] as &[&str]);
     let sources = sources();

@@ -128,7 +128,8 @@ impl Buffer {
 
     fn grow(&mut self, size: usize) {
         let mut larger = borrow(size);
-        if let (Some(to), Some(from)) = (larger.get_mut(..self.end - self.start), self.memory.get(self.start..self.end)) {
+        if let (Some(to), Some(from)) = (larger.get_mut(..self.end - self.start), self.memory.get(self.start..self.end))
+        {
             to.copy_from_slice(from);
         }
         self.end -= self.start;
@@ -147,12 +148,20 @@ impl Drop for Buffer {
 
 fn borrow(size: usize) -> Vec<u8> {
     let class = usize::from(size > SMALL);
-    let spare = if size > LARGE {
-        None
-    } else {
-        SPARE.with(|spare| spare.try_borrow_mut().ok()?.get_mut(class)?.pop())
-    };
-    spare.unwrap_or_else(|| vec![0; if size > LARGE { size } else if class == 1 { LARGE } else { SMALL }])
+    let spare =
+        if size > LARGE { None } else { SPARE.with(|spare| spare.try_borrow_mut().ok()?.get_mut(class)?.pop()) };
+    spare.unwrap_or_else(|| {
+        vec![
+            0;
+            if size > LARGE {
+                size
+            } else if class == 1 {
+                LARGE
+            } else {
+                SMALL
+            }
+        ]
+    })
 }
 
 fn give_back(memory: Vec<u8>) {

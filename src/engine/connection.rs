@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::exchange::{self, Next};
 use super::peer::Peer;
 use super::watchdog::Watchdog;
-use super::wire::{Downstream, Fill, Wire};
+use super::wire::{Fill, Wire};
 use super::wire_h1::H1Wire;
 use super::worker::Worker;
 use crate::http1::body::Sender;
@@ -89,7 +89,7 @@ where
             Read::Refused(rejection) => {
                 Box::pin(exchange::refuse_unread(&mut connection, &rejection)).await;
                 connection.linger().await;
-                return ClosedReason::of(&rejection);
+                return exchange::closed_by(&rejection);
             }
         }
         first = false;
@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.wire.input.poll_read_more(&mut self.wire.io, limit, cx).map(|read| match read {
             Ok(0) => Err(ClosedReason::Client),
             Ok(_) => Ok(()),
-            Err(_) => Err(ClosedReason::Failed),
+            Err(_) => Err(ClosedReason::Client),
         })
     }
 

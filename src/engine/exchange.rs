@@ -22,7 +22,9 @@ use crate::credential::challenge::is_navigation;
 use crate::http1::head::{Framing, Version};
 use crate::http1::request::{Request, RequestHead};
 use crate::identity::forwarded::{Scheme, is_trusted, public_origin};
+use crate::identity::request_id::RequestId;
 use crate::keyring::Keyring;
+use crate::limit::fields::Fields;
 use crate::metrics::{AuthOutcome, ClosedReason};
 use crate::rejection::{Rejection, phrase};
 use crate::session;
@@ -105,7 +107,8 @@ where
     let peer_trusted = is_trusted(connection.peer.address, &policy.trusted_proxies);
     let scheme = if connection.peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let origin = public_origin(request, scheme, peer_trusted);
-    let client = ClientSide { address: report.client, scheme: origin.scheme.as_str(), host: origin.host.unwrap_or_default() };
+    let client =
+        ClientSide { address: report.client, scheme: origin.scheme.as_str(), host: origin.host.unwrap_or_default() };
     let throttle = gate.throttle.load();
     let rules = Rules {
         router: &policy.router,
@@ -118,7 +121,7 @@ where
     };
     let admitted = match decide(rules, request, client, report.began()) {
         Ok(admitted) => admitted,
-        Err(refused) => return refuse(connection, policy, request, refused, report).await,
+        Err(refused) => return refuse(connection, policy, request, *refused, report).await,
     };
     note_admitted(report, &admitted);
     if let Some(login) = admitted.login() {
@@ -178,7 +181,7 @@ where
     let policy = gate.policy.load_full();
     gate.metrics.malformed(rejection.label());
     tracing::debug!(remote = ?connection.peer.address, reason = rejection.label(), "a request head was refused");
-    let id = crate::identity::RequestId::made(worker.random());
+    let id = RequestId::hex(worker.random());
     let own = OwnAnswer::refusal(rejection, id.as_str(), &Style::default());
     queue_own(&mut connection.wire, &own, &own.body, ConnectionField::Close);
     let body = own.body.clone();
@@ -196,7 +199,7 @@ async fn refuse<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Refused { rejection, route, principal, allow, clear_cookie } = refused;
+    let Refused { rejection, route, principal, limits, allow, clear_cookie } = refused;
     if let Some(route) = route {
         report.routed(route);
     }
@@ -215,6 +218,11 @@ where
         let accepted = route.and_then(|route| route.credentials.as_deref());
         for challenge in policy.challenges.values(accepted, is_navigation(request)) {
             own.push("WWW-Authenticate", challenge);
+        }
+    }
+    if let Some(limits) = limits {
+        for (name, value) in limit_fields(&limits) {
+            own.push(name, &value);
         }
     }
     if let Some(allow) = allow {
@@ -242,7 +250,9 @@ where
     let cors = policy.router.route(admitted.route()).is_some_and(|route| route.cors_preflight);
     let style = Style::of(request.fields(), cors);
     let mut own = OwnAnswer::refusal(&rejection, report.request_id.as_str(), &style);
-    admitted.permit().write_fields(|name, value| own.push(name, value));
+    for (name, value) in limit_fields(admitted.permit().fields()) {
+        own.push(name, &value);
+    }
     answer_own(connection, policy, request, &rejection, &own, report).await
 }
 
@@ -274,7 +284,7 @@ where
     if !send(connection, policy, request, own, keep, report).await {
         return Step::Gone(ClosedReason::WriteTimeout);
     }
-    if keep && connection.drain().await { Step::Keep } else { Step::Close(ClosedReason::of(rejection)) }
+    if keep && connection.drain().await { Step::Keep } else { Step::Close(closed_by(rejection)) }
 }
 
 /// A page opened by a link with its key: a cookie and the clean link (decision 7).
@@ -417,12 +427,31 @@ fn note_admitted(report: &mut Report<'_>, admitted: &Admitted) {
 
 fn own_fields(admitted: &Admitted, report: &Report<'_>) -> Vec<(&'static str, Vec<u8>)> {
     let mut fields = vec![("X-Request-Id", report.request_id.as_bytes().to_vec())];
-    admitted.permit().write_fields(|name, value| fields.push((name, value.to_vec())));
+    fields.extend(limit_fields(admitted.permit().fields()));
     fields
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), where there is a limit to tell of.
+fn limit_fields(limits: &Fields) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let (mut policy, mut state) = (Vec::new(), Vec::new());
+    limits.write_policy(&mut policy);
+    limits.write_state(&mut state);
+    [("RateLimit-Policy", policy), ("RateLimit", state)].into_iter().filter(|(_, value)| !value.is_empty())
 }
 
 fn declared_too_large(policy: &Policy, request: Request<'_>) -> bool {
     matches!((request.framing(), policy.request.max_body_bytes), (Framing::Length(length), Some(max)) if length > max)
+}
+
+/// Why a connection ends with this refusal.
+pub(crate) fn closed_by(rejection: &Rejection) -> ClosedReason {
+    match rejection {
+        Rejection::Malformed(_) | Rejection::AmbiguousPath => ClosedReason::Malformed,
+        Rejection::HeadTimeout => ClosedReason::HeadTimeout,
+        Rejection::BodyTimeout => ClosedReason::BodyTimeout,
+        Rejection::Internal => ClosedReason::Fault,
+        _ => ClosedReason::Answered,
+    }
 }
 
 fn ended(reason: EndReason) -> ClosedReason {

@@ -22,6 +22,7 @@ use crate::http1::body::Sender;
 use crate::http1::head::{Field, Framing, Version};
 use crate::http1::request::Request;
 use crate::http1::response::{Asked, Response, ResponseHead};
+use crate::identity::forwarded::Scheme;
 use crate::identity::response::{Nominations, keeps_response_field, keeps_trailer};
 use crate::identity::{self, Forward, Protocol, Who};
 use crate::keyring::Keyring;
@@ -62,7 +63,7 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) keyring: &'a Arc<Keyring>,
     pub(crate) admitted: &'a Admitted,
     pub(crate) request: Request<'a>,
-    pub(crate) scheme: identity::Scheme,
+    pub(crate) scheme: Scheme,
     pub(crate) peer_trusted: bool,
     /// Whether the client's connection may be kept after this request.
     pub(crate) keep: bool,
@@ -126,11 +127,12 @@ impl Forwarding<'_> {
         let line = self.response_line(view);
         report.status = view.status();
         self.queue_answer(relay.down, line, view);
-        if is_event_stream(view) {
+        let (switched, closes, events) = (view.status() == 101, view.closes(), is_event_stream(view));
+        let close = line.connection == ConnectionField::Close;
+        relay.up.take_head(&answer);
+        if events {
             relay.set_upstream_idle(plan.upstream.settings().websocket_idle_timeout);
         }
-        let (switched, closes) = (view.status() == 101, view.closes());
-        relay.up.take_head(&answer);
         if switched {
             let early = std::mem::take(&mut up.wire.input);
             return Ok(Forwarded::Tunnel { upstream: connection, early });
@@ -143,7 +145,7 @@ impl Forwarding<'_> {
         if request_done && !closes && up.wire.body_is_over() && up.wire.input.bytes().is_empty() {
             self.worker.pool.put(&plan.upstream, connection, now());
         }
-        Ok(Forwarded::Done { request_done, close: line.connection == ConnectionField::Close })
+        Ok(Forwarded::Done { request_done, close })
     }
 
     /// Waits for the final answer's head and passes interim ones on.
@@ -211,7 +213,8 @@ impl Forwarding<'_> {
     fn timing(&self, plan: &RoutePlan) -> Timing {
         let (client, upstream) = (&self.policy.request, plan.upstream.settings());
         let grpc = self.request.fields().first("content-type").is_some_and(is_grpc);
-        let stream_of_a_key = !matches!(self.request.framing(), Framing::Length(_)) && self.admitted.principal().is_some();
+        let stream_of_a_key =
+            !matches!(self.request.framing(), Framing::Length(_)) && self.admitted.principal().is_some();
         let long = |usual: Duration| if grpc { upstream.websocket_idle_timeout } else { usual };
         Timing {
             body_idle: long(client.body_idle_timeout),

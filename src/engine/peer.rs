@@ -10,10 +10,3 @@ pub(crate) struct Peer {
     /// TLS version spoken with it, for the log; none on plain connections.
     pub(crate) tls: Option<&'static str>,
 }
-
-impl Peer {
-    /// Scheme of what is asked over this connection.
-    pub(crate) fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
-    }
-}

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use crate::access_log::CredentialNames;
-use crate::credential::{Challenges, Sources};
+use crate::credential::Sources;
+use crate::credential::challenge::Challenges;
 use crate::identity;
 use crate::limit::Limits;
 use crate::listener::Connections;
 use crate::metrics::{RouteMetrics, UpstreamMetrics};
-use crate::route::{Route, RouteId, Router};
+use crate::route::Route;
+use crate::route::router::{RouteId, Router};
 use crate::upstream::Upstream;
 
 use super::RequestSettings;

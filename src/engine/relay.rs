@@ -12,12 +12,8 @@ use crate::http1::response::{Asked, ResponseHead};
 /// An upstream's side: it is asked, and answers with a head.
 pub(crate) trait Answering: Wire + Send {
     /// Waits for a whole response head, final or interim; it then stands in [`Self::head_bytes`].
-    fn poll_head(
-        &mut self,
-        asked: Asked,
-        head: &mut ResponseHead,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), WireError>>;
+    fn poll_head(&mut self, asked: Asked, head: &mut ResponseHead, cx: &mut Context<'_>)
+    -> Poll<Result<(), WireError>>;
 
     /// The bytes that the head was parsed from.
     fn head_bytes(&self) -> &[u8];
@@ -46,6 +42,18 @@ pub(crate) enum EndReason {
     RouteChanged,
     /// The gate is shutting down.
     Shutdown,
+}
+
+impl EndReason {
+    /// A word for the log.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
+            Self::RouteChanged => "route_changed",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// The time each step may take.
@@ -140,7 +148,7 @@ enum Blocked {
 
 enum PumpError {
     Source(WireError),
-    Sink(WireError),
+    Sink,
     TooLarge,
 }
 
@@ -239,10 +247,10 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             }
             Ok(Poll::Pending) => Ok(()),
             Err(PumpError::Source(WireError::Malformed(rule))) => Err(RelayError::ClientMalformed(rule)),
-            Err(PumpError::Source(WireError::Closed | WireError::Io(_))) => Err(RelayError::ClientGone),
+            Err(PumpError::Source(WireError::Closed | WireError::Io)) => Err(RelayError::ClientGone),
             Err(PumpError::TooLarge) => Err(RelayError::BodyTooLarge),
             // The upstream may have answered and closed before it read everything: its answer decides.
-            Err(PumpError::Sink(_)) => {
+            Err(PumpError::Sink) => {
                 self.upstream_deaf = true;
                 Ok(())
             }
@@ -252,7 +260,7 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {
         pump(self.up, self.down, &mut self.response, None, self.trailers.response, cx).map_err(|e| match e {
             PumpError::Source(e) => upstream_failed(e),
-            PumpError::Sink(_) | PumpError::TooLarge => RelayError::ClientGone,
+            PumpError::Sink | PumpError::TooLarge => RelayError::ClientGone,
         })
     }
 
@@ -282,7 +290,13 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             (false, Blocked::Sink) => Some((self.request.moved + timing.upstream_write, RelayError::UpstreamStalled)),
         };
         match (answer, request) {
-            (Some(a), Some(b)) => if a.0 <= b.0 { a } else { b },
+            (Some(a), Some(b)) => {
+                if a.0 <= b.0 {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => (self.response.moved + timing.response, RelayError::UpstreamSlow),
         }
@@ -318,7 +332,7 @@ fn pump<A: Wire, B: Wire>(
                     direction.blocked = Blocked::Sink;
                     let kept = from.trailers().iter().filter(|(name, _)| keeps(name)).cloned().collect::<Vec<_>>();
                     let Poll::Ready(sent) = to.poll_finish(&kept, cx) else { return Ok(Poll::Pending) };
-                    sent.map_err(PumpError::Sink)?;
+                    sent.map_err(|_broken| PumpError::Sink)?;
                     direction.done = true;
                     return Ok(Poll::Ready(()));
                 }
@@ -326,8 +340,8 @@ fn pump<A: Wire, B: Wire>(
                 Poll::Pending => {
                     let flushed = to.poll_flush(cx);
                     direction.blocked = if flushed.is_pending() { Blocked::Sink } else { Blocked::Source };
-                    if let Poll::Ready(Err(e)) = flushed {
-                        return Err(PumpError::Sink(e));
+                    if let Poll::Ready(Err(_)) = flushed {
+                        return Err(PumpError::Sink);
                     }
                     return Ok(Poll::Pending);
                 }
@@ -339,7 +353,7 @@ fn pump<A: Wire, B: Wire>(
         }
         direction.blocked = Blocked::Sink;
         let Poll::Ready(sent) = to.poll_send(data, cx) else { return Ok(Poll::Pending) };
-        let sent = sent.map_err(PumpError::Sink)?;
+        let sent = sent.map_err(|_broken| PumpError::Sink)?;
         from.consume(sent);
         direction.bytes += sent as u64;
         direction.moved = now();
@@ -348,7 +362,7 @@ fn pump<A: Wire, B: Wire>(
 
 fn upstream_failed(error: WireError) -> RelayError {
     match error {
-        WireError::Closed | WireError::Io(_) => RelayError::UpstreamGone,
+        WireError::Closed | WireError::Io => RelayError::UpstreamGone,
         WireError::Malformed(rule) => RelayError::UpstreamMalformed(rule),
     }
 }

@@ -10,12 +10,12 @@ use super::peer::Peer;
 use super::policy::Policy;
 use super::worker::Worker;
 use crate::access_log::{Line, Protocol, RedactedTarget};
-use crate::identity::RequestId;
+use crate::identity::request_id::RequestId;
 use crate::keyring::Principal;
 use crate::metrics::{AuthOutcome, Direction, Held, KeyOutcome, Method};
 use crate::moment::Now;
 use crate::rejection::Rejection;
-use crate::route::RouteId;
+use crate::route::router::RouteId;
 use crate::upstream::server::Server;
 
 /// What became of one request.

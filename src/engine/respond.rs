@@ -181,7 +181,10 @@ mod tests {
     use std::time::Duration;
 
     fn field<'a>(own: &'a OwnAnswer, name: &str) -> Option<&'a str> {
-        own.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| std::str::from_utf8(v).expect("ascii"))
+        own.fields
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| std::str::from_utf8(v).expect("ascii"))
     }
 
     #[test]
@@ -189,7 +192,10 @@ mod tests {
         let rejection = Rejection::TooManyRequests(Limited::KeyRate, Duration::from_millis(1500));
         let own = OwnAnswer::refusal(&rejection, "req-1", &Style::default());
         let body: serde_json::Value = serde_json::from_slice(&own.body).expect("json");
-        assert_eq!((own.status, field(&own, "retry-after"), field(&own, "content-type")), (429, Some("2"), Some("application/json")));
+        assert_eq!(
+            (own.status, field(&own, "retry-after"), field(&own, "content-type")),
+            (429, Some("2"), Some("application/json"))
+        );
         assert_eq!(body["error"]["code"], "rate_limited");
         assert_eq!(body["request_id"], "req-1");
         assert_eq!(body["violated-policies"][0], "key");
@@ -202,7 +208,12 @@ mod tests {
         let style = Style { grpc: true, ..Style::default() };
         let own = OwnAnswer::refusal(&Rejection::Unauthorized(crate::rejection::AuthFailure::Missing), "r", &style);
         assert_eq!((own.status, field(&own, "grpc-status"), own.body.len()), (200, Some("16"), 0));
-        for (value, want) in [("application/grpc", true), ("application/grpc+proto", true), ("application/grpc-web", false), ("application/json", false)] {
+        for (value, want) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
             assert_eq!(is_grpc(value.as_bytes()), want, "{value}");
         }
     }

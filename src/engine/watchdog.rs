@@ -30,11 +30,6 @@ impl Watchdog {
             }
         }
     }
-
-    /// Frees the timer.
-    pub(crate) fn disarm(&mut self) {
-        self.sleep = None;
-    }
 }
 
 #[cfg(test)]

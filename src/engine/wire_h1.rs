@@ -1,7 +1,6 @@
 //! HTTP/1 on a stream: the same type for the client's side and the upstream's, since both read one body and write another.
 
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -90,11 +89,6 @@ impl<S> H1Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> H1Wire<S> {
-    /// Sends what is queued.
-    pub(crate) async fn flush(&mut self) -> Result<(), WireError> {
-        poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
     /// Writes queued bytes and then `data`; says how many of `data` went out.
     fn poll_write_behind(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
         loop {
@@ -109,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1Wire<S> {
                 }
             };
             if written == 0 {
-                return Poll::Ready(Err(WireError::Io(io::ErrorKind::WriteZero.into())));
+                return Poll::Ready(Err(WireError::Io));
             }
             let of_queued = written.min(queued.len());
             self.queued_at += of_queued;

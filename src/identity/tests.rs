@@ -118,6 +118,7 @@ fn identity_headers_are_ours_alone() {
             "hop by hop",
             vec!["Keep-Alive: timeout=5", "TE: trailers", "Proxy-Connection: close", "Expect: 100-continue"],
         ),
+        ("A3 8 not nominated", vec!["HTTP2-Settings: AAA", "Upgrade: websocket"]),
         ("request id", vec!["X-Request-ID: mine", "X_Request_Id: mine"]),
         ("Trailer without trailers", vec!["Trailer: X-Auth-User"]),
     ] {
@@ -282,7 +283,7 @@ fn set_headers_replace_and_stay_off_preflights() {
     let want: Vec<&str> = ["Host: gate.lan", "Other: 4"].iter().chain(OURS).chain(&tail).copied().collect();
     assert_eq!(got, want, "D24");
 
-    let preflight = Forward { who: Who::Preflight, set_headers: &set, untouched, ..forward(&id) };
+    let preflight = Forward { who: Who::Preflight, set_headers: &set[2..], untouched, ..forward(&id) };
     let fields = [
         "Host: gate.lan",
         "Origin: https://a",
@@ -296,6 +297,27 @@ fn set_headers_replace_and_stay_off_preflights() {
     let (_, got) = written(&sample, &preflight);
     let want: Vec<&str> = fields[..4].iter().chain(&OURS[..4]).copied().collect();
     assert_eq!(got, want, "D24 K1");
+    let narrow = Accepts { sources: Some(&[3]), public: false };
+    let untouched = sources().find(sample.request(), narrow, |_| false).unwrap().untouched;
+    assert!(untouched.source(0) && untouched.authorization());
+    let (_, got) = written(&sample, &Forward { untouched, ..preflight });
+    assert_eq!(got, want, "D24: whoever it belongs to");
+}
+
+#[test]
+fn without_a_source_in_it_authorization_is_any_header() {
+    let id = request_id();
+    let settings = credential::Settings { sources: Vec::new(), realm: "g".into() };
+    let policy = Policy::new(&Settings::default(), Arc::new(Sources::new(&settings)));
+    let sample = Sample::get("/", &["Authorization: Bearer app", "X-Api-Key: app", "Cookie: keygate_session=app"]);
+    for (who, want) in [(Who::Anonymous, true), (Who::Caller(CALLER), true), (Who::Preflight, false)] {
+        let mut out = Vec::new();
+        policy.write_request_head(&mut out, sample.request(), &Forward { who, ..forward(&id) });
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.contains("Authorization: Bearer app\r\n"), want, "{who:?}");
+        assert_eq!(text.contains("Cookie: keygate_session=app\r\n"), want, "{who:?}");
+        assert!(text.contains("X-Api-Key: app\r\n") && !text.contains("alice"));
+    }
 }
 
 #[test]

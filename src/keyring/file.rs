@@ -5,11 +5,16 @@ mod field;
 mod limits;
 mod notes;
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
 
 use crate::key::{KeyHash, KeyId};
-use crate::keyring::record::{Fields, Previous, Record, Shelf};
-use crate::yaml::{self, Entry, Node, Value};
+use crate::keyring::record::{Fields, Previous, Record, Shelf, Which};
+use crate::keyring::{Keyring, Repeat};
+use crate::yaml::{self, Entry, Node, Value, simple};
 use notes::Notes;
 
 /// What the key file of this version says.
@@ -46,8 +51,8 @@ impl std::fmt::Display for Problem {
 /// A key file without problems.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The entries in the order of the file; no id, name or hash repeats.
-    pub records: Vec<Record>,
+    /// The entries in the order of the file, indexed; no id, name or hash repeats.
+    pub keyring: Keyring,
     /// What is allowed but looks like a mistake.
     pub warnings: Vec<Problem>,
 }
@@ -65,6 +70,19 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Problem> {
 ///
 /// After a syntax error nothing more of the text can be read, so problems behind it stay unseen.
 pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
+    // Most files are plain enough for the quick reading. Only its good news counts: what is wrong, and where, is for
+    // the general reading to say.
+    let mut reader = Reader::default();
+    if let Some(tree) = simple::parse_each(text, "keys", &mut |item| reader.entry(item)) {
+        reader.top(tree);
+        if let Ok(parsed) = reader.finish() {
+            return Ok(parsed);
+        }
+    }
+    parse_generally(text)
+}
+
+fn parse_generally(text: &str) -> Result<Parsed, Vec<Problem>> {
     let mut reader = Reader::default();
     let mut each = |item| reader.entry(item);
     let (tree, errors) = yaml::parse_each(text, "keys", &mut each);
@@ -95,16 +113,33 @@ const ENTRY: &[&str] = &[
 ];
 const PREVIOUS: &[&str] = &["hash", "until"];
 
-/// Reads entry by entry and remembers what may not repeat, with its line.
+/// Reads entry by entry and remembers the lines of what may not repeat.
 #[derive(Default)]
 struct Reader {
     notes: Notes,
-    entries: usize,
-    records: Vec<Record>,
+    /// One for each entry. That of an incomplete entry holds nothing true where the entry was at fault; it counts only
+    /// in looking for repeats, since its file is refused.
+    records: Vec<Arc<Record>>,
+    lines: Vec<Lines>,
     shelf: Shelf,
-    ids: HashMap<Box<str>, u32>,
-    names: HashMap<Box<str>, u32>,
-    hashes: HashMap<[u8; 32], u32>,
+}
+
+/// Where an entry has what may not repeat; 0 for what it has not.
+#[derive(Clone, Copy, Default)]
+struct Lines {
+    id: u32,
+    name: u32,
+    hash: u32,
+    previous: u32,
+}
+
+impl Lines {
+    fn of(self, which: Which) -> u32 {
+        match which {
+            Which::Current => self.hash,
+            Which::Previous => self.previous,
+        }
+    }
 }
 
 impl Reader {
@@ -142,7 +177,7 @@ impl Reader {
     fn keys(&mut self, field: &Entry) {
         let line = field.position.line;
         match &field.value.value {
-            Value::Sequence(_) if self.entries == 0 => {
+            Value::Sequence(_) if self.lines.is_empty() => {
                 self.notes.warning(line, "there are no keys: every key is refused")
             }
             Value::Sequence(_) => {}
@@ -154,22 +189,37 @@ impl Reader {
     }
 
     fn entry(&mut self, node: Node) {
-        self.entries += 1;
         let line = node.position.line;
-        let Value::Mapping(entries) = node.value else {
-            return self.notes.hinted(line, "an entry of `keys` must be a mapping", "it needs `id`, `user` and `hash`");
+        let (fields, lines) = match node.value {
+            Value::Mapping(entries) => self.fields(&entries, line),
+            Value::Null | Value::Scalar { .. } | Value::Sequence(_) => {
+                self.notes.hinted(line, "an entry of `keys` must be a mapping", "it needs `id`, `user` and `hash`");
+                (nothing(), Lines::default())
+            }
         };
-        self.notes.missing(&entries, &["id", "user", "hash"], line, "this entry");
-        let (mut id, mut user, mut hash) = (None, None, None);
-        let mut fields = Fields::new(KeyId::new(""), "", KeyHash::from_digest([0; 32]));
-        for entry in &entries {
-            let notes = &mut self.notes;
+        if fields.created.zip(fields.expires).is_some_and(|(created, expires)| expires <= created) {
+            self.notes.warning(line, "this key expires before it was created");
+        }
+        self.records.push(Arc::new(Record::pack(fields, &mut self.shelf)));
+        self.lines.push(lines);
+    }
+
+    fn fields(&mut self, entries: &[Entry], line: usize) -> (Fields, Lines) {
+        self.notes.missing(entries, &["id", "user", "hash"], line, "this entry");
+        let (mut fields, mut lines) = (nothing(), Lines::default());
+        let notes = &mut self.notes;
+        for entry in entries {
+            let line = u32::try_from(entry.position.line).unwrap_or(u32::MAX);
             match entry.key.as_str() {
-                "id" => id = self.id(entry),
-                "name" => fields.name = self.name(entry),
-                "user" => user = field::user(entry, notes),
-                "hash" => hash = self.hash(entry),
-                "previous" => fields.previous = self.previous(entry),
+                "id" => set(&mut fields.id, &mut lines.id, line, field::id(entry, notes).map(KeyId::new)),
+                "name" => set(&mut fields.name, &mut lines.name, line, field::name(entry, notes).map(Some)),
+                "user" => fields.user = field::user(entry, notes).unwrap_or_default(),
+                "hash" => set(&mut fields.hash, &mut lines.hash, line, field::hash(entry, notes)),
+                "previous" => {
+                    if let Some((previous, line)) = previous(entry, notes) {
+                        set(&mut fields.previous, &mut lines.previous, line, Some(Some(previous)));
+                    }
+                }
                 "roles" => fields.roles = field::tokens(entry, notes),
                 "scopes" => fields.scopes = field::tokens(entry, notes),
                 "note" => fields.note = field::note(entry, notes),
@@ -181,59 +231,94 @@ impl Reader {
                 other => notes.unknown(other, entry.position.line, ENTRY),
             }
         }
-        if fields.created.zip(fields.expires).is_some_and(|(created, expires)| expires <= created) {
-            self.notes.warning(line, "this key expires before it was created");
+        (fields, lines)
+    }
+
+    fn finish(mut self) -> Result<Parsed, Vec<Problem>> {
+        self.repeated_names();
+        self.records.shrink_to_fit();
+        let (keyring, repeats) = Keyring::index(std::mem::take(&mut self.records));
+        for repeat in repeats {
+            self.repeated(&repeat, &keyring);
         }
-        // An incomplete entry is never packed; its file is refused anyway, since each gap is a problem.
-        if let (Some(id), Some(user), Some(hash)) = (id, user, hash) {
-            self.records.push(Record::pack(Fields { id, user, hash, ..fields }, &mut self.shelf));
-        }
-    }
-
-    fn id(&mut self, entry: &Entry) -> Option<KeyId> {
-        let text = field::id(entry, &mut self.notes)?;
-        self.notes.once(&mut self.ids, text.into(), entry.position.line, |first| {
-            format!("id `{text}` is already taken by the entry on line {first}")
-        });
-        Some(KeyId::new(text))
-    }
-
-    fn name(&mut self, entry: &Entry) -> Option<String> {
-        let text = field::name(entry, &mut self.notes)?;
-        self.notes.once(&mut self.names, text.into(), entry.position.line, |first| {
-            format!("name `{text}` is already taken by the entry on line {first}")
-        });
-        Some(text.to_owned())
-    }
-
-    fn hash(&mut self, entry: &Entry) -> Option<KeyHash> {
-        let hash = field::hash(entry, &mut self.notes)?;
-        self.notes.once(&mut self.hashes, *hash.as_bytes(), entry.position.line, |first| {
-            format!("`hash` is the same as on line {first}: one key cannot belong to two entries or stand in one twice")
-        });
-        Some(hash)
-    }
-
-    fn previous(&mut self, entry: &Entry) -> Option<Previous> {
-        let line = entry.position.line;
-        let fields = self.notes.mapping(entry)?;
-        self.notes.missing(fields, PREVIOUS, line, "`previous`");
-        let (mut hash, mut until) = (None, None);
-        for field in fields {
-            match field.key.as_str() {
-                "hash" => hash = self.hash(field),
-                "until" => until = field::date(field, &mut self.notes),
-                other => self.notes.unknown(other, field.position.line, PREVIOUS),
-            }
-        }
-        Some(Previous { hash: hash?, until: until? })
-    }
-
-    fn finish(self) -> Result<Parsed, Vec<Problem>> {
         match self.notes.settle() {
-            (problems, warnings) if problems.is_empty() => Ok(Parsed { records: self.records, warnings }),
+            (problems, warnings) if problems.is_empty() => Ok(Parsed { keyring, warnings }),
             (problems, _) => Err(problems),
         }
+    }
+
+    fn repeated(&mut self, repeat: &Repeat, keyring: &Keyring) {
+        let line = |index: usize, what: fn(Lines) -> u32| self.lines.get(index).map_or(0, |lines| what(*lines));
+        let (first, again, what) = match repeat {
+            Repeat::Id { first, again } => {
+                let id = keyring.record(*again).map_or("", |record| record.id().as_str());
+                let (first, again) = (*first as usize, *again as usize);
+                (line(first, |lines| lines.id), line(again, |lines| lines.id), format!("id `{id}`"))
+            }
+            Repeat::Hash { first, again } => {
+                let line = |slot: &super::Slot| match slot.which() {
+                    Which::Current => line(slot.index(), |lines| lines.of(Which::Current)),
+                    Which::Previous => line(slot.index(), |lines| lines.of(Which::Previous)),
+                };
+                (line(first), line(again), "this hash".to_owned())
+            }
+        };
+        if first != 0 && again != 0 {
+            self.notes
+                .problem(again as usize, format!("{what} stands on line {first} already: each may be there once"));
+        }
+    }
+
+    fn repeated_names(&mut self) {
+        let hasher = RandomState::new();
+        let mut seen: HashTable<u32> = HashTable::with_capacity(self.records.len());
+        let name = |index: &u32| self.records.get(*index as usize).and_then(|record| record.name());
+        let line = |index: u32| self.lines.get(index as usize).map_or(0, |lines| lines.name);
+        for again in 0..u32::try_from(self.records.len()).unwrap_or(u32::MAX) {
+            let Some(wanted) = name(&again) else { continue };
+            let same = |other: &u32| name(other) == Some(wanted);
+            match seen.entry(hasher.hash_one(wanted), same, |other| hasher.hash_one(name(other).unwrap_or_default())) {
+                Slot::Vacant(place) => {
+                    place.insert(again);
+                }
+                Slot::Occupied(first) => {
+                    let what = format!(
+                        "name `{wanted}` stands on line {} already: each may be there once",
+                        line(*first.get())
+                    );
+                    self.notes.problem(line(again) as usize, what);
+                }
+            }
+        }
+    }
+}
+
+/// The previous key and the line of its hash.
+fn previous(entry: &Entry, notes: &mut Notes) -> Option<(Previous, u32)> {
+    let fields = notes.mapping(entry)?;
+    notes.missing(fields, PREVIOUS, entry.position.line, "`previous`");
+    let (mut hash, mut until) = (None, None);
+    for field in fields {
+        let line = u32::try_from(field.position.line).unwrap_or(u32::MAX);
+        match field.key.as_str() {
+            "hash" => hash = field::hash(field, notes).map(|hash| (hash, line)),
+            "until" => until = field::date(field, notes),
+            other => notes.unknown(other, field.position.line, PREVIOUS),
+        }
+    }
+    // Without an end its hash still counts in looking for repeats; the file is refused anyway.
+    let (hash, line) = hash?;
+    Some((Previous { hash, until: until.unwrap_or_default() }, line))
+}
+
+/// What an entry is before any of its fields was read.
+fn nothing() -> Fields {
+    Fields::new(KeyId::new(""), "", KeyHash::from_digest([0; 32]))
+}
+
+fn set<T>(field: &mut T, its_line: &mut u32, line: u32, value: Option<T>) {
+    if let Some(value) = value {
+        (*field, *its_line) = (value, line);
     }
 }
 

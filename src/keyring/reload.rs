@@ -80,6 +80,8 @@ pub struct Reloader {
     watcher: Watcher,
     /// Keyrings no longer in force that a request may still hold: dropped here, so that no request pays for it.
     retired: Vec<Arc<Keyring>>,
+    /// Whether a file that never holds still was complained of.
+    told: bool,
     report: Report,
 }
 
@@ -96,6 +98,7 @@ impl Reloader {
             facts: Arc::new(loaded.facts),
             watcher: Watcher::new(loaded.content, Instant::now()),
             retired: Vec::new(),
+            told: false,
             report: Box::new(report),
         }
     }
@@ -111,16 +114,20 @@ impl Reloader {
         self.generation.subscribe()
     }
 
-    /// Watches until `shutdown` becomes true or its sender is gone.
+    /// Watches until `shutdown` becomes true or its sender is gone. A file being read at that moment is left.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = self.watch() => {}
+        }
+    }
+
+    async fn watch(&mut self) {
         let mut hints = Hints::new();
         let mut look_by = Instant::now();
         loop {
             hints = hints.renewed(&self.path).await;
-            tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
-                () = hints.wait_until(look_by, SPACING) => {}
-            }
+            hints.wait_until(look_by, SPACING).await;
             self.drop_retired();
             let path = self.path.clone();
             // Even `stat` may hang on a network file system, so it has a thread of its own.
@@ -158,10 +165,16 @@ impl Reloader {
                 let started = Instant::now();
                 match self.take(read, content).await {
                     Ok(()) => self.watcher.taken(),
-                    Err(_) => return self.watcher.not_yet(Instant::now(), started.elapsed()),
+                    Err(problems) => {
+                        if !std::mem::replace(&mut self.told, true) {
+                            (self.report)(ReloadOutcome::Rejected { problems });
+                        }
+                        return self.watcher.not_yet(Instant::now(), started.elapsed());
+                    }
                 }
             }
         }
+        self.told = false;
         Instant::now() + watcher::POLL
     }
 
@@ -206,7 +219,7 @@ fn build(
     let parsed = file::parse(text)?;
     let mut warnings = source.warnings(rustix::process::geteuid().as_raw());
     warnings.extend(parsed.warnings);
-    let keyring = Keyring::new(parsed.records).with_digest(content.digest().unwrap_or_default());
+    let keyring = parsed.keyring.with_digest(content.digest().unwrap_or_default());
     Ok(Loaded { keyring, warnings, facts: SourceFacts::of(source.bytes), content })
 }
 

@@ -219,6 +219,8 @@ fn records_stay_small_and_share() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn every_key_is_found_and_no_other(ids in proptest::collection::hash_set("[a-z]{1,6}", 0..60), strange in "[A-Z]{1,6}") {
         let ring = Keyring::new(ids.iter().map(|id| entry(id, |_| {})).collect());

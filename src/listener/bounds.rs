@@ -106,7 +106,11 @@ mod tests {
     #[test]
     fn addresses_are_counted_by_group_and_forgotten() {
         let counts = Arc::new(ConnectionCounts::default());
-        let rows = [("2001:db8::1", "2001:db8::2:1", true), ("10.0.0.1", "::ffff:10.0.0.1", true), ("10.0.0.1", "10.0.0.2", false)];
+        let rows = [
+            ("2001:db8::1", "2001:db8::2:1", true),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+        ];
         for (first, second, same) in rows {
             let mut one = counts.take(9).expect("a place");
             let mut two = counts.take(9).expect("a place");

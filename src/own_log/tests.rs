@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 
 use serde_json::Value;
 use tracing_log::log;
@@ -163,4 +163,38 @@ fn an_installed_log_writes_to_standard_error_and_loses_nothing_at_the_end() {
     assert_eq!(serde_json::from_str::<Value>(first).unwrap()["message"], "from tracing");
     assert_eq!(serde_json::from_str::<Value>(second).unwrap()["message"], "from log");
     assert!(last.contains("ERROR") && last.ends_with("the last line"), "{last}");
+}
+
+#[test]
+fn the_end_waits_for_the_last_lines() {
+    /// Says that a write has begun, and ends it when told to.
+    struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let ((begin, begun), (go, gone)) = (mpsc::channel(), mpsc::channel());
+    let dropped = IntCounter::new("dropped", "dropped").unwrap();
+    let writer = Writer::start(Some(Box::new(Slow(begin, gone))), dropped).unwrap();
+    let lines = writer.appender();
+    let (_subscriber, switch) = build(&settings(Level::Info, None), false, writer.appender());
+    let log = OwnLog { writer, switch, is_terminal: false };
+    lines.append(|out| out.extend_from_slice(b"the last line\n"));
+    let (end, ended) = mpsc::channel();
+    let ending = std::thread::spawn(move || {
+        drop(log);
+        end.send(()).unwrap();
+    });
+    begun.recv().unwrap();
+    ended.recv_timeout(LAST_LINES / 10).expect_err("the end did not wait");
+    go.send(()).unwrap();
+    ended.recv_timeout(Duration::from_secs(10)).unwrap();
+    ending.join().unwrap();
 }

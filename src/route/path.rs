@@ -77,12 +77,14 @@ pub(super) fn every_reading(path: &[u8], mut lands_alike: impl FnMut(&[u8]) -> b
             next += 1;
         }
         for encoded in round_start..next {
-            scratch.clear();
-            let changed = decode(readings.get(encoded).unwrap_or_default(), &mut scratch)?;
-            if changed && decodes == MAX_DECODES {
-                return Err(Rejection::AmbiguousPath);
+            for keep in [keep_none, keep_slashes] {
+                scratch.clear();
+                let changed = decode(readings.get(encoded).unwrap_or_default(), keep, &mut scratch)?;
+                if changed && decodes == MAX_DECODES {
+                    return Err(Rejection::AmbiguousPath);
+                }
+                readings.add(&scratch)?;
             }
-            readings.add(&scratch)?;
         }
         if readings.spans.len() == next {
             break;
@@ -104,7 +106,8 @@ impl Readings {
         let max_bytes = MAX_BYTES.max(path.len().saturating_mul(BYTES_PER_BYTE));
         let mut bytes = Vec::with_capacity(path.len().saturating_mul(4));
         bytes.extend_from_slice(path);
-        Self { bytes, spans: vec![0..path.len()], max_bytes }
+        let whole = 0..path.len();
+        Self { bytes, spans: Vec::from_iter([whole]), max_bytes }
     }
 
     fn get(&self, index: usize) -> Option<&[u8]> {
@@ -129,8 +132,17 @@ impl Readings {
 /// A step writes what it makes of a reading; a reading it does not concern comes out as it went in.
 type Step = fn(&[u8], &mut Vec<u8>);
 
-const STEPS: [Step; 7] =
-    [merge_slashes, turn_backslashes, drop_params, cut_at_params, cut_at_query, drop_authority, resolve_dot_segments];
+const STEPS: [Step; 9] = [
+    decode_unreserved,
+    merge_slashes,
+    turn_backslashes,
+    drop_params,
+    cut_at_params,
+    cut_at_query,
+    drop_authority,
+    |path, out| resolve_dot_segments(path, out, "/"),
+    |path, out| resolve_dot_segments(path, out, ""),
+];
 
 /// `//` as `/`: nginx and most frameworks.
 fn merge_slashes(path: &[u8], out: &mut Vec<u8>) {
@@ -185,8 +197,9 @@ fn drop_authority(path: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// `.` and `..` resolved, and never above the root (RFC 3986 section 5.2.4).
-fn resolve_dot_segments(path: &[u8], out: &mut Vec<u8>) {
+/// `.` and `..` resolved, and never above the root. One at the end leaves `closing`: a slash (RFC 3986 section 5.2.4), or
+/// nothing, as the path cleaners of most languages do.
+fn resolve_dot_segments(path: &[u8], out: &mut Vec<u8>, closing: &str) {
     let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
@@ -203,7 +216,7 @@ fn resolve_dot_segments(path: &[u8], out: &mut Vec<u8>) {
             }
         }
         if is_last {
-            out.push(b'/');
+            out.extend_from_slice(closing.as_bytes());
         }
     }
     if out.is_empty() {
@@ -211,30 +224,52 @@ fn resolve_dot_segments(path: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// One round of percent-decoding; tells whether there was anything to decode. What is no escape stays as it is.
+/// Escapes that need not be (RFC 3986 section 6.2.2.2), such as `%2e`, while `%2f` stays: browsers' URL parsers and
+/// proxies that tidy up. No new escape can come of it, so it is not counted as a round of decoding.
+fn decode_unreserved(path: &[u8], out: &mut Vec<u8>) {
+    unescape(path, |byte| !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)), out);
+}
+
+/// One round of percent-decoding but for what `keep` names; tells whether there was anything to decode.
 ///
 /// Refused are escapes that stand for control bytes, and for the lead bytes of overlong UTF-8, in which lax decoders
 /// see dots and slashes (`%c0%ae`). Other bytes from 0x80 are text in some encoding.
-fn decode(path: &[u8], out: &mut Vec<u8>) -> Result<bool, Rejection> {
-    let mut changed = false;
-    let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        let Some(decoded) = escape(rest) else {
-            out.push(byte);
-            rest = after;
-            continue;
-        };
-        if decoded.is_ascii_control() {
-            return Err(Rejection::Malformed("path_control"));
-        }
-        out.push(decoded);
-        changed = true;
-        rest = rest.get(3..).unwrap_or_default();
+fn decode(path: &[u8], keep: fn(u8) -> bool, out: &mut Vec<u8>) -> Result<bool, Rejection> {
+    unescape(path, keep, out);
+    let changed = out.len() != path.len();
+    if changed && out.iter().any(u8::is_ascii_control) {
+        return Err(Rejection::Malformed("path_control"));
     }
     if changed && has_overlong(out) {
         return Err(Rejection::Malformed("path_overlong"));
     }
     Ok(changed)
+}
+
+fn keep_none(_: u8) -> bool {
+    false
+}
+
+/// Servers that leave encoded slashes alone and decode the rest.
+fn keep_slashes(byte: u8) -> bool {
+    byte == b'/'
+}
+
+/// Replaces escapes by the bytes they stand for, but for those that `keep` names. What is no escape stays as it is.
+fn unescape(path: &[u8], keep: fn(u8) -> bool, out: &mut Vec<u8>) {
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        match escape(rest) {
+            Some(decoded) if !keep(decoded) => {
+                out.push(decoded);
+                rest = rest.get(3..).unwrap_or_default();
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
 }
 
 /// Whether `bytes` hold a sequence that a lax UTF-8 decoder would take for a shorter character (RFC 3629 section 10).

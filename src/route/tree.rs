@@ -24,7 +24,7 @@ pub(super) struct Tree {
 #[derive(Debug, Default)]
 struct Node {
     /// Sorted by segment.
-    children: Vec<(Box<[u8]>, Node)>,
+    children: Vec<(Box<[u8]>, Self)>,
     exact: Option<PlaceId>,
     below: Option<PlaceId>,
 }

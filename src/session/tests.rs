@@ -103,8 +103,8 @@ fn sources() -> Sources {
 fn login(line: &str, fields: &[&str], accepted: Option<&[usize]>) -> Option<String> {
     let (sample, sources) = (Sample::new(line.as_bytes(), fields), sources());
     let accepts = Accepts { sources: accepted, public: false };
-    let presented = sources.find(sample.request(), accepts, |_| true).unwrap().presented.unwrap();
-    let login = browser_login(sample.request(), &sources, accepted, &presented)?;
+    let found = sources.find(sample.request(), accepts, |key| key == b"K").unwrap();
+    let login = browser_login(sample.request(), &sources, accepted, &found)?;
     assert_eq!(login.cookie, "s");
     Some(String::from_utf8(login.location).unwrap())
 }
@@ -122,6 +122,8 @@ fn a_page_opened_with_a_key_is_sent_to_its_clean_link() {
     ] {
         assert_eq!(login(&format!("GET {target} HTTP/1.1"), page, None).as_deref(), want, "{target}");
     }
+    let app = login("GET /?token=app&api_key=K HTTP/1.1", page, Some(&[0, 2]));
+    assert_eq!(app.as_deref(), Some("/?token=app"), "what is the upstream's stays in the link");
     assert_eq!(login("GET /?api_key=K HTTP/1.1", &["Accept: */*"], None), None, "not a navigation");
     assert_eq!(login("POST /?api_key=K HTTP/1.1", page, None), None, "not a GET");
     assert_eq!(login("GET /?api_key=K HTTP/1.1", page, Some(&[0, 1])), None, "the route takes no cookie");

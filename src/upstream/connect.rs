@@ -115,7 +115,7 @@ impl Upstream {
 
     fn idle(&self, pool: &Pool, index: usize, server: &Arc<Server>, now: Instant) -> Option<Connection> {
         let take = |address| {
-            let key = PoolKey { upstream: self.id, server: index, address };
+            let key = PoolKey::new(self, index, address);
             let stream = pool.take(&key, now)?;
             Some(Connection { stream, lease: Lease::new(server), key, reused: true })
         };
@@ -139,7 +139,7 @@ impl Upstream {
             let lease = Lease::new(server);
             match self.open(server).await {
                 Ok((stream, address)) => {
-                    let key = PoolKey { upstream: self.id, server: index, address };
+                    let key = PoolKey::new(self, index, address);
                     return Ok(Connection { stream, lease, key, reused: false });
                 }
                 Err(error) => {

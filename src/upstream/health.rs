@@ -82,7 +82,7 @@ pub(super) async fn keep_checking(upstream: Arc<Upstream>, server: Arc<Server>, 
 }
 
 /// One check: `Ok` for a 2xx within the time, else what went wrong.
-async fn probe(upstream: &Upstream, server: &Server, check: &HealthCheck) -> Result<(), String> {
+pub(super) async fn probe(upstream: &Upstream, server: &Server, check: &HealthCheck) -> Result<(), String> {
     let settings = &upstream.settings;
     let limit = check.interval.min(settings.connect_timeout.saturating_add(settings.response_timeout));
     let asked = async {

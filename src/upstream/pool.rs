@@ -14,12 +14,20 @@ use super::Upstream;
 use super::connect::Connection;
 use super::stream::UpstreamStream;
 
-/// What makes connections equal: upstream and its generation (one id), server, and the address it had when connected.
+/// What makes connections equal: the upstream of one configuration, the server, and the address it had when connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolKey {
-    pub(super) upstream: u64,
-    pub(super) server: usize,
-    pub(super) address: Option<SocketAddr>,
+    /// Where the upstream's `retired` flag lies. A group holds that flag, so no other upstream can get the same place while
+    /// there are connections to find under it.
+    upstream: usize,
+    server: usize,
+    address: Option<SocketAddr>,
+}
+
+impl PoolKey {
+    pub(super) fn new(upstream: &Upstream, server: usize, address: Option<SocketAddr>) -> Self {
+        Self { upstream: Arc::as_ptr(&upstream.retired).addr(), server, address }
+    }
 }
 
 /// The idle connections of one worker. Sharing it between workers is safe but would move sockets between reactors.
@@ -66,6 +74,10 @@ impl Pool {
             return;
         }
         let (stream, key) = connection.into_idle();
+        if key != PoolKey::new(upstream, key.server, key.address) {
+            debug_assert!(false, "a connection goes back to the upstream it came from");
+            return;
+        }
         let mut shelves = self.shelves();
         let full = shelves.count >= self.most_idle;
         let retired = || Group { retired: upstream.retired.clone(), idle: VecDeque::new() };

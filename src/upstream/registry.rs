@@ -16,7 +16,6 @@ use super::{Problem, ServerAddress, Settings, Upstream};
 #[derive(Debug, Default)]
 pub struct Upstreams {
     by_name: HashMap<Arc<str>, Arc<Upstream>>,
-    next_id: u64,
 }
 
 /// The tasks of a configuration in force: names and health. Dropping it ends them and retires its upstreams: pools let
@@ -38,16 +37,15 @@ impl Upstreams {
     /// its count of requests; one that stands at the same place under other settings keeps its addresses. TLS files are read
     /// anew, and no idle connection of the old configuration is used again.
     pub fn rebuild(&self, settings: Vec<Settings>) -> Result<Self, Vec<Problem>> {
-        let mut next = Self { by_name: HashMap::with_capacity(settings.len()), next_id: self.next_id };
+        let mut next = Self { by_name: HashMap::with_capacity(settings.len()) };
         let mut problems = Vec::new();
         for settings in settings {
             let servers = settings.servers.iter().map(|address| self.server(&settings, address)).collect();
             let name = settings.name.clone();
-            match Upstream::new(settings, next.next_id, servers) {
+            match Upstream::new(settings, servers) {
                 Ok(upstream) => drop(next.by_name.insert(name, Arc::new(upstream))),
                 Err(problem) => problems.push(problem),
             }
-            next.next_id += 1;
         }
         if problems.is_empty() { Ok(next) } else { Err(problems) }
     }

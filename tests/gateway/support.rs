@@ -33,6 +33,37 @@ keys:
 ...
 "#;
 
+/// A configuration with one plain listener, an admin listener and `origin` behind `/`; the usual credential sources.
+pub fn config(origin: &origin::Origin) -> String {
+    config_with(origin, "  - { path: /, upstream: app }\n", "")
+}
+
+/// As [`config`], with routes of its own (all to the upstream `app`) and whatever sections `more` holds.
+pub fn config_with(origin: &origin::Origin, routes: &str, more: &str) -> String {
+    format!(
+        r#"listen: [{{ address: "127.0.0.1:0" }}]
+admin: {{ address: "127.0.0.1:0" }}
+keys: {{ file: keys.yaml }}
+credentials:
+  - header: X-Api-Key
+  - header: api-key
+  - header: Authorization
+    schemes: [Bearer, Apikey, Api-Key, Token]
+  - {{ query: api_key, browser_login: true }}
+  - query: token
+  - websocket_protocol: "keygate.key."
+  - websocket_protocol: "openai-insecure-api-key."
+  - basic: password
+  - cookie: keygate_session
+upstreams:
+  app: {{ servers: ["{}"] }}
+routes:
+{routes}log: {{ level: info, format: json, access: stdout }}
+{more}"#,
+        origin.address()
+    )
+}
+
 /// Polls `probe` until it gives a value; panics with `what` after ten seconds (decision 36).
 pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -94,10 +94,5 @@ fn line<'b>(bytes: &'b [u8], at: &mut usize) -> Option<&'b [u8]> {
 }
 
 fn tchar(byte: u8) -> bool {
-    match byte {
-        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => true,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' => true,
-        b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => true,
-        _ => false,
-    }
+    byte.is_ascii_digit() || byte.is_ascii_alphabetic() || "!#$%&'*+-.^_`|~".contains(char::from(byte))
 }

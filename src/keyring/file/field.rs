@@ -40,7 +40,7 @@ pub(super) fn user(entry: &Entry, notes: &mut Notes) -> Option<String> {
 }
 
 /// The operator's name for a key.
-pub(super) fn name<'e>(entry: &'e Entry, notes: &mut Notes) -> Option<&'e str> {
+pub(super) fn name(entry: &Entry, notes: &mut Notes) -> Option<String> {
     let text = not_a_key(entry, notes)?;
     let good = is_word(text) && !text.chars().any(char::is_control);
     if !good {
@@ -48,7 +48,7 @@ pub(super) fn name<'e>(entry: &'e Entry, notes: &mut Notes) -> Option<&'e str> {
             format!("`name` must be 1 to {MAX_WORD_BYTES} bytes without control characters or blanks at its ends");
         notes.problem(entry.position.line, what);
     }
-    good.then_some(text)
+    good.then(|| text.to_owned())
 }
 
 /// Free text, of several lines if need be.

@@ -1,9 +1,5 @@
-//! What is found while a key file is read, and the words for what every reader of a field may find: a missing, unknown
-//! or repeated one, or a value of the wrong kind.
-
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
-use std::hash::Hash;
+//! What is found while a key file is read, and the words for what every reader of a field may find: a missing or
+//! unknown one, or a value of the wrong kind.
 
 use super::Problem;
 use crate::yaml::{self, Entry, Node, Value};
@@ -85,22 +81,6 @@ impl Notes {
         match &entry.value.value {
             Value::Mapping(fields) => Some(fields),
             _ => self.wrong_kind(entry, "a mapping"),
-        }
-    }
-
-    /// Notes that `value` stands on `line`; a problem when it stood somewhere before.
-    pub(super) fn once<T: Eq + Hash>(
-        &mut self,
-        seen: &mut HashMap<T, u32>,
-        value: T,
-        line: usize,
-        say: impl FnOnce(u32) -> String,
-    ) {
-        match seen.entry(value) {
-            Slot::Occupied(first) => self.problem(line, say(*first.get())),
-            Slot::Vacant(slot) => {
-                slot.insert(u32::try_from(line).unwrap_or(u32::MAX));
-            }
         }
     }
 

@@ -178,24 +178,59 @@ async fn a_file_behind_one_inode_as_a_single_file_mount_shows_it() {
     gate.becomes("second", "first").await;
 }
 
+/// Replaces a file without a pause until dropped.
+struct Writer {
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<u32>>,
+}
+
+impl Writer {
+    fn start(gate: &Running, text: impl Fn(u32) -> String + Send + 'static) -> Self {
+        let (path, new) = (gate.path.clone(), gate.folder.path().join(".new"));
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut round = 0;
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                write(&new, &text(round));
+                fs::rename(&new, &path).expect("renamed");
+                round += 1;
+            }
+            round
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    fn stop(&mut self) -> u32 {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.take().map_or(0, |thread| thread.join().expect("the writer ends"))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_never_holds_still_is_taken_all_the_same() {
     let mut gate = Running::with_file();
-    let (path, folder) = (gate.path.clone(), gate.folder.path().to_owned());
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let writer = std::thread::spawn(move || {
-        let mut round = 0;
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            write(&folder.join(".new"), &format!("# {round}\n{}", text(&["second"])));
-            fs::rename(folder.join(".new"), &path).expect("renamed");
-            round += 1;
-        }
-        round
-    });
+    let mut writer = Writer::start(&gate, |round| format!("# {round}\n{}", text(&["second"])));
     gate.becomes("second", "first").await;
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(writer.join().expect("the writer ends") > 100, "it was written often enough to never hold still");
+    assert!(writer.stop() > 100, "it was written often enough to never hold still");
+}
+
+#[tokio::test]
+async fn a_bad_file_that_never_holds_still_is_told_once() {
+    let mut gate = Running::with_file();
+    let mut writer = Writer::start(&gate, |round| format!("# {round}\nversion: 2\nkeys: []\n...\n"));
+    assert!(gate.rejection().await.contains("line 2: `version`"));
+    writer.stop();
+    write(&gate.path, &text(&["second"]));
+    gate.becomes("second", "first").await;
+    let told_again = std::iter::from_fn(|| gate.outcomes.try_recv().ok());
+    assert!(told_again.filter(|outcome| matches!(outcome, ReloadOutcome::Rejected { .. })).count() <= 1);
 }
 
 #[tokio::test]
@@ -278,6 +313,14 @@ fn a_start_needs_a_good_file() {
         |path: &Path| load(path).err().map(|problems| problems.iter().map(ToString::to_string).collect::<String>());
     assert!(problems(&folder.path().join("none")).expect("refused").contains("there is no such file"));
     assert!(problems(folder.path()).expect("refused").contains("not a regular file"));
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("made");
+    assert!(problems(&pipe).expect("refused").contains("not a regular file"), "and nobody waits for a writer");
+    let huge = folder.path().join("huge");
+    write(&huge, "");
+    let file = fs::File::options().append(true).open(&huge).expect("opened");
+    file.set_len(source::MAX_FILE_BYTES + 1).expect("sparse");
+    assert!(problems(&huge).expect("refused").contains("larger than 512 MiB"));
     let path = folder.path().join("keys.yaml");
     write(&path, &text(&["first"]));
     assert!(load(&path).expect("good").warnings.is_empty());

@@ -54,6 +54,7 @@ fn every_trick_of_the_research() {
         (TILED, "/api/v1/%2e", AMBIGUOUS),
         (TILED, "/api/v1/;x", AMBIGUOUS),
         (TILED, "/api/v1/x/%2e%2e/", AMBIGUOUS),
+        (&["=/public", "/public/"], "/public/x/%2e%2e", AMBIGUOUS),
         // Dot segments as sent.
         (SPLIT, "/public/../private", DOTS),
         (SPLIT, "/./private", DOTS),
@@ -86,6 +87,10 @@ fn every_trick_of_the_research() {
         (SPLIT, "/public/%2e%2e/public/x", "/public/"),
         (ONE, "/a/%2e%2e/b", "/"),
         (SPLIT, "/public/x%2e%2ey", "/public/"),
+        // Dots decoded, slashes not: URL parsers and careful servers.
+        (&["/a/", "/a/b/"], "/a/x%2fy/%2e%2e/b", AMBIGUOUS),
+        (&["/a/", "/a/b/"], "/a/x%2fy%3b/.%2e/b", AMBIGUOUS),
+        (&["/a/", "/a/b/"], "/a/x%2fy/..%5cb", AMBIGUOUS),
         // Decoded twice and more.
         (SPLIT, "/public/%252e%252e/private", AMBIGUOUS),
         (SPLIT, "/public/%252e%252e%252fprivate", AMBIGUOUS),

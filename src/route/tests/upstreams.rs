@@ -45,6 +45,12 @@ fn nginx(path: &str) -> String {
     resolve(&unescape(path), true)
 }
 
+/// Keeps encoded slashes, decodes the rest, then cleans.
+fn slash_keeper(path: &str) -> String {
+    let parts: Vec<String> = path.split("%2f").map(unescape).collect();
+    resolve(&parts.join("%2f").replace('\\', "/"), true)
+}
+
 fn tomcat(path: &str) -> String {
     let bare: Vec<&str> = path.split('/').map(|segment| segment.split(';').next().unwrap_or("")).collect();
     resolve(&unescape(&bare.join("/")), true)
@@ -117,6 +123,7 @@ type Upstream = (&'static str, fn(&str) -> String, bool);
 const UPSTREAMS: &[Upstream] = &[
     ("verbatim", verbatim, false),
     ("nginx", nginx, false),
+    ("slash keeper", slash_keeper, false),
     ("tomcat", tomcat, false),
     ("late params", late_params, false),
     ("iis", iis, true),
@@ -171,7 +178,7 @@ const TREES: &[&[&str]] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_upstream_reads_an_accepted_path_as_that_of_another_route(

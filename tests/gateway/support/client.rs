@@ -95,7 +95,11 @@ impl<S: Read + Write> Client<S> {
                     break at + 4;
                 }
                 if !self.more() {
-                    assert!(self.buffer.is_empty(), "closed within a head: {:?}", String::from_utf8_lossy(&self.buffer));
+                    assert!(
+                        self.buffer.is_empty(),
+                        "closed within a head: {:?}",
+                        String::from_utf8_lossy(&self.buffer)
+                    );
                     return None;
                 }
             };

@@ -95,7 +95,9 @@ impl Gateway {
     /// Access lines so far.
     pub fn access(&self) -> Vec<serde_json::Value> {
         let text = self.access.lock().unwrap().clone();
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is not JSON: {e}"))).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is not JSON: {e}")))
+            .collect()
     }
 
     /// The access line of the request with this id.
@@ -131,7 +133,8 @@ impl Gateway {
 
     /// Sends a signal by name, such as `HUP`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status().expect("kill runs");
+        let status =
+            Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status().expect("kill runs");
         assert!(status.success());
     }
 

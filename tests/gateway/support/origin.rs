@@ -268,7 +268,8 @@ fn parse_head(head: &[u8]) -> Result<Recorded, String> {
     let first = String::from_utf8_lossy(lines.next().ok_or("no request line")?).into_owned();
     let parts: Vec<&str> = first.split(' ').collect();
     let [method, target, "HTTP/1.1"] = parts[..] else { return Err(format!("request line {first:?}")) };
-    let token = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let token =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
     if !token(method) || !target.starts_with('/') || target.bytes().any(|b| b <= b' ' || b >= 0x7f || b == b'#') {
         return Err(format!("request line {first:?}"));
     }

@@ -1,0 +1,202 @@
+//! The gate's life: what is started once it listens, SIGHUP, and a shutdown that drains before anything is cut (decisions 26,
+//! 27, 33). Pingora asks a [`ShutdownSignalWatch`] when to stop and sleeps a whole grace after SIGTERM; ours answers only
+//! when the draining is over.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, sleep, timeout_at};
+
+use super::{App, OnReady};
+use crate::admin::{self, AdminState};
+use crate::keyring::reload::Reloader;
+use crate::listener::bind::WorkerSocket;
+use crate::metrics::ReloadResult;
+use crate::upstream::resolve::{Resolve, SystemResolver};
+
+/// How long the last log lines are waited for.
+pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long a start or reload waits for names to be resolved.
+pub(super) const RESOLVE_WAIT: Duration = Duration::from_secs(2);
+/// How often the metrics about keys and readiness are brought up to date.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often a draining gate looks whether it is empty.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How names are resolved.
+pub(super) fn resolver() -> Arc<dyn Resolve> {
+    Arc::new(SystemResolver)
+}
+
+/// Manages a running gate; the server asks it when to stop.
+pub(super) struct Manager {
+    app: Arc<App>,
+    // Taken once: the trait hands out a shared reference only.
+    first: Mutex<Option<(Reloader, OnReady)>>,
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Manager {
+    pub(super) fn new(app: Arc<App>, reloader: Reloader, on_ready: OnReady) -> Self {
+        Self { app, first: Mutex::new(Some((reloader, on_ready))) }
+    }
+
+    async fn start(&self) {
+        let Some((reloader, on_ready)) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let app = &self.app;
+        let upstreams = app.live().upstreams.clone();
+        upstreams.resolve(&resolver(), RESOLVE_WAIT).await;
+        let mut generation = reloader.generation();
+        tokio::spawn(reloader.run(app.draining.subscribe()));
+        let (epoch, telling) = (app.clone(), app.clone());
+        tokio::spawn(async move {
+            while generation.changed().await.is_ok() {
+                epoch.epoch.send_modify(|epoch| *epoch += 1);
+                let now = epoch.gate.clock.now();
+                epoch.observer.describe_keys(&epoch.gate.keyring.load(), now.wall);
+                let keyring = epoch.gate.keyring.load_full();
+                epoch.gate.limiter.forget(|id| keyring.find_by_id(id).is_some(), now);
+            }
+        });
+        tokio::spawn(async move { telling.keep_house().await });
+        let (admin, stores) = {
+            let mut live = app.live();
+            live.running = Some(live.upstreams.start(&resolver(), &app.observer.health_report()));
+            (live.listeners.admin().cloned(), live.listeners.stores())
+        };
+        app.observer.watch_certificates(stores);
+        let admin_address = admin.as_ref().map(|bound| bound.address().to_string());
+        if let Some(bound) = admin {
+            app.serve_admin(bound.socket(0), app.draining.subscribe());
+        }
+        let addresses: Vec<String> = app.open.borrow().iter().map(|open| open.bound.address().to_string()).collect();
+        for address in &addresses {
+            tracing::info!(%address, "listening");
+        }
+        if let Some(address) = &admin_address {
+            tracing::info!(%address, "admin listening");
+        }
+        tracing::info!("ready");
+        on_ready(addresses, admin_address);
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Manager {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(%error, "cannot listen for signals");
+                return ShutdownSignal::FastShutdown;
+            }
+        };
+        self.start().await;
+        loop {
+            tokio::select! {
+                _ = signals.hangup.recv() => self.app.reload_and_tell().await,
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+        }
+        self.app.drain(&mut signals).await;
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+}
+
+impl App {
+    fn serve_admin(&self, socket: std::io::Result<WorkerSocket>, draining: watch::Receiver<bool>) {
+        // The page stays up while the gate drains: `/readyz` must be able to say so.
+        drop(draining);
+        let (_never, shutdown) = watch::channel(false);
+        let state =
+            Arc::new(AdminState { metrics: self.gate.metrics.clone(), readiness: self.observer.readiness().clone() });
+        let listener = socket.and_then(|socket| match socket {
+            WorkerSocket::Tcp(socket) => TcpListener::from_std(socket).map(admin::Listener::from),
+            WorkerSocket::Unix(socket) => UnixListener::from_std(socket).map(admin::Listener::from),
+        });
+        match listener {
+            Ok(listener) => {
+                tokio::spawn(async move {
+                    let _never = _never;
+                    admin::serve(listener, state, shutdown).await;
+                });
+            }
+            Err(error) => tracing::error!(%error, "the admin listener failed"),
+        }
+    }
+
+    /// Keeps what is not counted as it happens up to date: keys that expire, first health rounds.
+    async fn keep_house(&self) {
+        let mut tick = interval(HOUSEKEEPING);
+        loop {
+            tick.tick().await;
+            let now = self.gate.clock.now();
+            self.observer.describe_keys(&self.gate.keyring.load(), now.wall);
+            let live = self.live();
+            if live.upstreams.is_ready() {
+                self.observer.readiness().set_health_known();
+            }
+        }
+    }
+
+    async fn reload_and_tell(&self) {
+        match self.reload().await {
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                self.gate.metrics.config_reload(ReloadResult::Success);
+            }
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!(%problem, "configuration refused, the old one stays");
+                }
+                self.gate.metrics.config_reload(ReloadResult::Failure);
+            }
+        }
+    }
+
+    /// Stops accepting, says goodbye, and waits until nothing is open, the grace is over, or a second signal comes.
+    async fn drain(&self, signals: &mut Signals) {
+        let grace = self.live().config.shutdown_grace;
+        let deadline = Instant::now() + grace;
+        tracing::info!(?grace, open = self.gate.connections.open(), "draining");
+        self.observer.readiness().set_draining();
+        self.open.send_replace(Arc::default());
+        self.draining.send_replace(true);
+        let empty = async {
+            while self.gate.connections.open() > 0 {
+                sleep(DRAIN_LOOK).await;
+            }
+        };
+        tokio::select! {
+            drained = timeout_at(deadline, empty) => {
+                let cut = self.gate.connections.open();
+                tracing::info!(cut, "{}", if drained.is_ok() { "drained" } else { "grace is over" });
+            }
+            _ = signals.terminate.recv() => tracing::warn!("second signal, stopping at once"),
+            _ = signals.interrupt.recv() => tracing::warn!("second signal, stopping at once"),
+        }
+    }
+}

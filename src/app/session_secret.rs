@@ -1,0 +1,49 @@
+//! The secret that signs browser logins: a file of its own beside the state, so that logins outlive a restart (decision 7).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::config::Config;
+use crate::credential::Source;
+use crate::session::SessionSecret;
+
+/// Reads the secret, or makes one. `None` where no cookie is a credential. Without a state file it lives as long as the
+/// process.
+pub(super) fn load(config: &Config) -> io::Result<Option<SessionSecret>> {
+    if !config.credentials.sources.iter().any(|source| matches!(source, Source::Cookie { .. })) {
+        return Ok(None);
+    }
+    let bytes = match &config.state_path {
+        Some(state) => {
+            let mut path = state.clone().into_os_string();
+            path.push(".session");
+            kept_in(Path::new(&path))
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?
+        }
+        None => fresh()?,
+    };
+    Ok(Some(SessionSecret::new(&bytes)))
+}
+
+fn kept_in(path: &Path) -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    match fs::File::open(path) {
+        Ok(mut file) => file.read_exact(&mut bytes).map(|()| bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let bytes = fresh()?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            Ok(bytes)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn fresh() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}

@@ -1,0 +1,189 @@
+//! `keygate check`: every problem of a configuration and its key file, with file, line and a hint; with `--print` the
+//! configuration that is in force, secrets left out.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{ConfigFile, FAILED, USAGE};
+use crate::config::{self, Config, Environment, Problem, System};
+use crate::keyring;
+
+/// `keygate check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Print the effective configuration, with secrets as ***
+    #[arg(long)]
+    print: bool,
+}
+
+/// Checks, prints, and turns the outcome into an exit status.
+pub(super) fn run(args: Args) -> ExitCode {
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    match check(&args.config.path(), args.print, &System, &mut out, &mut err) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(USAGE),
+        Err(_closed) => ExitCode::from(FAILED),
+    }
+}
+
+/// What stands in a key file that the gate would refuse, and what it would warn of.
+#[derive(Default)]
+struct KeyFile {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// Whether the configuration at `path` and its key file may be used.
+fn check(
+    path: &Path,
+    print: bool,
+    environment: &dyn Environment,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<bool> {
+    let loaded = match config::load(path, environment) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            report(&problems, &[], err)?;
+            return Ok(false);
+        }
+    };
+    let keys = check_key_file(&loaded.config.key_file);
+    let warnings = [loaded.warnings.as_slice(), &keys.warnings].concat();
+    report(&keys.problems, &warnings, err)?;
+    if print {
+        write!(out, "{}", loaded.to_yaml())?;
+    } else if keys.problems.is_empty() {
+        writeln!(out, "{}", summary(&loaded.config))?;
+    }
+    out.flush()?;
+    Ok(keys.problems.is_empty())
+}
+
+/// Reads the key file as the gate would.
+fn check_key_file(path: &Path) -> KeyFile {
+    let in_file = |problem: &keyring::file::Problem| Problem {
+        file: path.to_owned(),
+        line: problem.line.unwrap_or(1),
+        path: String::new(),
+        what: problem.what.clone(),
+        hint: problem.hint.clone(),
+    };
+    match keyring::reload::load(path) {
+        Ok(loaded) => KeyFile { problems: Vec::new(), warnings: loaded.warnings.iter().map(in_file).collect() },
+        Err(problems) => KeyFile { problems: problems.iter().map(in_file).collect(), warnings: Vec::new() },
+    }
+}
+
+fn report(problems: &[Problem], warnings: &[Problem], err: &mut dyn Write) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    for problem in problems {
+        writeln!(err, "{problem}")?;
+    }
+    let counts = [count(problems.len(), "problem"), count(warnings.len(), "warning")];
+    let counts: Vec<String> = counts.into_iter().filter(|count| !count.starts_with("0 ")).collect();
+    if counts.is_empty() { Ok(()) } else { writeln!(err, "{}", counts.join(", ")) }
+}
+
+fn summary(config: &Config) -> String {
+    let counts = [
+        count(config.listeners.len(), "listener"),
+        count(config.routes.len(), "route"),
+        count(config.upstreams.len(), "upstream"),
+        count(config.credentials.sources.len(), "credential source"),
+    ];
+    format!("ok: {}", counts.join(", "))
+}
+
+fn count(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const LEAST: &str = "listen: [{ address: \"127.0.0.1:0\" }]
+upstreams: { app: { servers: [\"127.0.0.1:8000\"] } }
+routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
+";
+
+    /// Whether it is fine, standard output, standard error without the folder's name.
+    fn checked(text: &str, keys: Option<&str>, print: bool) -> (bool, String, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keygate.yaml");
+        fs::write(&path, text).expect("written");
+        if let Some(keys) = keys {
+            let path = folder.path().join("keys.yaml");
+            fs::write(&path, keys).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
+        }
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let fine = check(&path, print, &System, &mut out, &mut err).expect("written");
+        let shown = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).expect("UTF-8");
+            text.replace(&format!("{}/", folder.path().display()), "")
+        };
+        (fine, shown(out), shown(err))
+    }
+
+    const KEYS: Option<&str> = Some(
+        "version: 1\nkeys:\n  - { id: bob, user: bob, \
+         hash: 618e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c }\n...\n",
+    );
+
+    #[test]
+    fn a_bad_key_file_is_refused_with_its_lines() {
+        let (fine, out, err) = checked(LEAST, Some("version: 1\nkeys:\n  - { id: bob, usr: bob }\n"), false);
+        assert!(!fine && out.is_empty());
+        assert!(err.contains("keys.yaml:3: ") && err.contains("usr"), "{err}");
+    }
+
+    #[test]
+    fn a_good_configuration_is_counted() {
+        let (fine, out, err) = checked(LEAST, KEYS, false);
+        assert!(fine);
+        assert_eq!(out, "ok: 1 listener, 1 route, 1 upstream, 2 credential sources\n");
+        assert_eq!(err, "");
+    }
+
+    #[test]
+    fn problems_go_to_standard_error_with_a_count() {
+        let (fine, out, err) = checked(&LEAST.replace("path: /", "path: x"), KEYS, true);
+        assert!(!fine);
+        assert_eq!(out, "");
+        assert_eq!(err, "keygate.yaml:3: routes[0].path: `x` is not a path; a path begins with `/`\n1 problem\n");
+    }
+
+    #[test]
+    fn warnings_are_marked_and_refuse_nothing() {
+        let (fine, out, err) = checked(&format!("{LEAST}state: {{ path: s.db }}"), KEYS, false);
+        assert!(fine && out.starts_with("ok: "));
+        assert_eq!(err, "warning: keygate.yaml:4: state: `state` is not in force yet in this version\n1 warning\n");
+    }
+
+    #[test]
+    fn a_missing_key_file_is_a_problem() {
+        let (fine, out, err) = checked(LEAST, None, false);
+        assert!(!fine);
+        assert_eq!(out, "");
+        assert!(err.starts_with("keys.yaml:1: ") && err.ends_with("1 problem\n"), "{err}");
+    }
+
+    #[test]
+    fn the_effective_configuration_hides_secrets_and_loads() {
+        let (fine, out, _) = checked(LEAST, KEYS, true);
+        assert!(fine && out.contains("response_timeout: 1m\n"), "{out}");
+        assert!(!out.contains("hunter2"), "{out}");
+        assert!(config::load_str(&out, Path::new("/etc/keygate/keygate.yaml"), &System).is_ok(), "{out}");
+    }
+}

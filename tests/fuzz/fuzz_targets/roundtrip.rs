@@ -1,0 +1,14 @@
+//! Requests: what is accepted and written anew is one strict message that means the same.
+
+#![no_main]
+#![expect(dead_code, reason = "the shared files serve four targets, of which this is one")]
+
+use keygate::http1;
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../../src/http1/tests/strict.rs"]
+mod strict;
+#[path = "../targets.rs"]
+mod targets;
+
+fuzz_target!(|input: &[u8]| targets::roundtrip(input));
