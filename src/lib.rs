@@ -1,4 +1,4 @@
-//! keygate: a reverse-proxy auth gateway. See `ARCHITECTURE.md` beside this file for the map.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 // Layer 0: words.
 pub mod key;
