@@ -13,3 +13,4 @@
 mod support;
 
 mod auth; // who passes, who does not, and what each is told
+mod tidy; // house rules
