@@ -70,6 +70,5 @@ ensure_rust() {
     curl --proto '=https' --tlsv1.2 -sSf "$rustup_url" | sh -s -- -y --profile minimal ||
       fail "the installer of Rust failed"
   fi
-  hash -r
   rust_is_new_enough || fail "this needs a newer Rust than the default one here; as you: rustup default stable"
 }

@@ -156,7 +156,7 @@ else
 fi
 
 machine 'only cmake is missing'
-has_tools && has_cargo 1.99.0 && rm "$machine/bin/cmake"
+has_tools && has_cargo 1.100.0 && rm "$machine/bin/cmake"
 run
 expect 0 <<END
 apt-get update
