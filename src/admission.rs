@@ -85,6 +85,8 @@ pub struct BrowserLogin {
 pub struct Refused {
     /// Why.
     pub rejection: Rejection,
+    /// What was wrong with the key, also where the answer is about the address's many bad keys.
+    pub failure: Option<AuthFailure>,
     /// The route it was for, once one is known.
     pub route: Option<RouteId>,
     /// Whose key it was, if the key was good.
@@ -122,11 +124,12 @@ pub fn decide(
     };
     let refuse = |rejection| Box::new(Refused { route: found.map(|found| found.id), ..*Refused::plain(rejection) });
     let known = |key: &[u8]| is_own_format(key) || rules.keyring.knows(&KeyHash::of(key));
-    let credential =
-        rules.sources.find(request, accepts, known).map_err(|failure| refuse(fail(rules, client, failure, now)))?;
+    let refuse_bad =
+        |failure| Box::new(Refused { failure: Some(failure), ..*refuse(fail(rules, client, failure, now)) });
+    let credential = rules.sources.find(request, accepts, known).map_err(refuse_bad)?;
     let Some(presented) = &credential.presented else {
         let (Some(found), true) = (found, accepts.public) else {
-            return Err(refuse(Rejection::Unauthorized(AuthFailure::Missing)));
+            return Err(refuse_bad(AuthFailure::Missing));
         };
         if let Matched::WrongMethod { allow, .. } = matched {
             return Err(Box::new(Refused { allow: Some(Box::from(allow)), ..*refuse(Rejection::MethodNotAllowed) }));
@@ -135,7 +138,7 @@ pub fn decide(
     };
     let principal = identify(rules, presented, client.address, now).map_err(|failure| {
         let clear_cookie = (presented.via() == Via::Cookie).then(|| cookie_name(rules.sources, presented)).flatten();
-        Box::new(Refused { clear_cookie, ..*refuse(fail(rules, client, failure, now)) })
+        Box::new(Refused { clear_cookie, ..*refuse_bad(failure) })
     })?;
     let refuse_known = |rejection| Box::new(Refused { principal: Some(principal.clone()), ..*refuse(rejection) });
     if presented.via() == Via::Cookie && !session::origin_allowed(request, client.scheme, client.host) {
@@ -221,7 +224,8 @@ impl Admitted {
 impl Refused {
     /// A refusal before anything is known.
     pub fn plain(rejection: Rejection) -> Box<Self> {
-        Box::new(Self { rejection, route: None, principal: None, limits: None, allow: None, clear_cookie: None })
+        let (route, principal, limits) = (None, None, None);
+        Box::new(Self { rejection, failure: None, route, principal, limits, allow: None, clear_cookie: None })
     }
 }
 
@@ -310,3 +314,6 @@ fn may_use(principal: &Principal, route: &Route) -> bool {
     let role = route.roles.is_empty() || principal.roles().any(|held| route.roles.iter().any(|role| **role == *held));
     role && route.scopes.iter().all(|scope| principal.scopes().any(|held| *held == **scope))
 }
+
+#[cfg(test)]
+mod tests;

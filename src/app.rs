@@ -19,8 +19,8 @@ use crate::access_log::AccessLog;
 use crate::config::Environment;
 use crate::config::{self, Config};
 use crate::engine::Gate;
+use crate::engine::accept::{OpenListener, WorkerService};
 use crate::engine::clock::Clock;
-use crate::engine::worker::{OpenListener, WorkerService};
 use crate::keyring::reload::{self, Reloader};
 use crate::limit::limiter::Limiter;
 use crate::limit::throttle::Throttle;
@@ -133,7 +133,8 @@ fn build(
     let workers = config.threads.map_or_else(cores, std::num::NonZeroUsize::get);
     let mut listeners = Listeners::default();
     let refused = |problems: Vec<String>| StartError { problems, is_configuration: false };
-    let open = listeners.open(&config.listeners, workers).map_err(refused)?;
+    let prepared = listeners.prepare(&config.listeners, workers).map_err(refused)?;
+    listeners.replace(prepared);
     listeners.open_admin(config.admin.as_ref()).map_err(refused)?;
     let access_log = AccessLog::start(&config.log, metrics.access_log_dropped()).map_err(StartError::system)?;
     let (epoch, epoch_seen) = watch::channel(0);
@@ -145,13 +146,14 @@ fn build(
         draining: draining_seen,
         limiter: Limiter::new(MOST_STRANGERS),
         throttle: ArcSwapOption::from_pointee(config.failed_auth.map(Throttle::new)),
-        session: session_secret::load(&config).map_err(StartError::system)?,
+        session: ArcSwapOption::from_pointee(session_secret::load(&config).map_err(StartError::system)?),
         connections: Arc::default(),
         metrics,
         access_log,
         clock: Clock,
     });
-    let (open, _) = watch::channel(Arc::new(open));
+    // Nothing is accepted before the names of upstreams are resolved: the workers hear of the listeners in `Manager`.
+    let (open, _) = watch::channel(Arc::default());
     let live = Mutex::new(Live { config, upstreams, running: None, listeners });
     let app = App { gate, config_path, environment, own_log, observer, epoch, draining, open, workers, live };
     Ok((Arc::new(app), reloader, on_ready))
@@ -167,7 +169,8 @@ impl App {
     async fn reload(&self) -> Result<(), Vec<String>> {
         let path = self.config_path.as_ref().ok_or_else(|| vec!["there is no configuration file".to_owned()])?;
         let loaded = config::load(path, &*self.environment);
-        let new = loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?.config;
+        let loaded = loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let new = loaded.config;
         let (upstreams, policy) = {
             let live = self.live();
             let mut fixed = live.config.needs_restart(&new);
@@ -184,13 +187,21 @@ impl App {
         };
         upstreams.resolve(&run::resolver(), run::RESOLVE_WAIT).await;
         let mut live = self.live();
-        let opened = live.listeners.open(&new.listeners, self.workers)?;
+        let prepared = live.listeners.prepare(&new.listeners, self.workers)?;
+        let session = match self.gate.session.load_full() {
+            Some(kept) => Some(kept),
+            None => session_secret::load(&new).map_err(|error| vec![format!("state.path: {error}")])?.map(Arc::new),
+        };
         self.gate.access_log.reopen(&new.log).map_err(|error| vec![format!("log.access: {error}")])?;
         // Nothing below this line can fail.
         if let Err(error) = self.own_log.apply(&new.log) {
             tracing::warn!(%error, "the log keeps its level");
         }
-        live.listeners.keep_only(&opened);
+        for warning in &loaded.warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        self.gate.session.store(session);
+        let opened = live.listeners.replace(prepared);
         self.gate.policy.store(Arc::new(policy));
         let throttle = match (self.gate.throttle.load().as_deref(), new.failed_auth) {
             (Some(old), Some(settings)) => Some(old.renewed(settings)),
@@ -198,7 +209,10 @@ impl App {
             (Some(_), None) => None,
         };
         self.gate.throttle.store(throttle.map(Arc::new));
-        live.running = Some(upstreams.start(&run::resolver(), &self.observer.health_report()));
+        self.observer.forget_servers(&live.upstreams, &upstreams);
+        // The old tasks end before the new begin, so that no late result of theirs is told.
+        live.running = None;
+        live.running = Some(upstreams.start(&run::resolver(), &self.observer.health_report(&upstreams)));
         live.upstreams = upstreams;
         live.config = new;
         self.open.send_replace(Arc::new(opened));

@@ -159,8 +159,13 @@ impl Sources {
                 self.merge(&mut presented, index, parts)?;
             }
         }
-        if self.reads_authorization && parts.may_have("authorization") {
-            untouched.authorization = self.read_authorization(&mut presented, parts, accepts, &known)?;
+        if parts.may_have("authorization") {
+            untouched.authorization = if self.reads_authorization {
+                self.read_authorization(&mut presented, parts, accepts, &known)?
+            } else {
+                // Credentials stand there by standard: a key of ours in it was meant for us and stays here.
+                !read::authorization_holds_key(parts, &known)
+            };
         }
         if presented.is_none() {
             // Decision 7: a cookie is sent by the browser on its own account, so any other source outranks it.

@@ -1,17 +1,22 @@
 //! The request path: accepts connections, reads requests, asks admission, forwards what was admitted, and leaves through one
-//! exit. Read `worker` (a connection comes in), `connection` (a head is read), `exchange` (one request, top to bottom) and
+//! exit. Read `accept` (a connection comes in), `connection` (a head is read), `exchange` (one request, top to bottom) and
 //! `forward` in this order.
 
+pub(crate) mod accept;
 pub(crate) mod answer_h1;
 pub(crate) mod buffer;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod connection;
+pub(crate) mod ending;
 pub(crate) mod exchange;
+pub(crate) mod exchange_h1;
 pub(crate) mod forward;
 pub(crate) mod key_watch;
 pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod relay;
+pub(crate) mod reply;
 pub(crate) mod report;
 pub(crate) mod respond;
 pub(crate) mod watchdog;
@@ -46,7 +51,8 @@ pub(crate) struct Gate {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) limiter: Limiter,
     pub(crate) throttle: ArcSwapOption<Throttle>,
-    pub(crate) session: Option<SessionSecret>,
+    /// Signs browser logins; `None` where no cookie is a credential.
+    pub(crate) session: ArcSwapOption<SessionSecret>,
     pub(crate) connections: Arc<ConnectionCounts>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: AccessLog,

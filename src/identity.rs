@@ -94,6 +94,8 @@ pub struct Forward<'a> {
     pub protocol: Protocol,
     /// Prefix cut from the path; empty cuts nothing.
     pub strip_prefix: &'a str,
+    /// Whether the route lists its methods; then a header that names another method does not pass.
+    pub methods_listed: bool,
     /// The route's own headers; values may be secrets of the upstream.
     pub set_headers: &'a [(Box<str>, HeaderSecret)],
 }
@@ -140,6 +142,10 @@ const OURS: [&str; 13] = [
 /// reserved as families. Some frameworks route by the last two.
 const FORWARDED: [&str; 4] = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url"];
 
+/// Names by which frameworks let a POST pass for another method. The gate decides on the method of the request line, so
+/// where a route lists its methods nothing may name another behind its back (design rule 2).
+const METHOD_OVERRIDE: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
 impl Policy {
     /// Compiles the edits for these identity headers and credential sources.
     pub fn new(settings: &Settings, sources: Arc<Sources>) -> Self {
@@ -156,13 +162,17 @@ impl Policy {
             Source::Query { .. } | Source::Cookie { .. } => None,
         });
         let forwarded = FORWARDED.iter().map(|name| (Box::from(*name), Class::Forwarded));
+        let overrides = METHOD_OVERRIDE.iter().map(|name| (Box::from(*name), Class::MethodOverride));
         let special = [
+            // Where the standard has credentials stand, whether or not it is a source: our keys stay here all the same.
+            ("authorization".into(), Class::Authorization),
             ("cookie".into(), Class::Cookie),
             ("referer".into(), Class::Referer),
             ("te".into(), Class::Te),
             ("trailer".into(), Class::Trailer),
         ];
-        let names = Names::new(identity.chain(ours).chain(credentials).chain(forwarded).chain(special));
+        let names =
+            Names::new(identity.chain(ours).chain(credentials).chain(forwarded).chain(overrides).chain(special));
         Self { settings: settings.clone(), sources, names }
     }
 
@@ -264,7 +274,8 @@ impl Policy {
 fn passes(class: Class, field: Field<'_>, forward: &Forward<'_>) -> bool {
     let preflight = matches!(forward.who, Who::Preflight);
     match class {
-        Class::Free => !(preflight && field.is("authorization")),
+        Class::Free => true,
+        Class::MethodOverride => !forward.methods_listed,
         Class::Forwarded => forward.peer_trusted,
         Class::Source(index) => forward.untouched.source(index) && !preflight,
         Class::Authorization => forward.untouched.authorization() && !preflight,

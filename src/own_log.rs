@@ -55,7 +55,19 @@ pub fn install(settings: &Settings, dropped: IntCounter) -> Result<OwnLog, Error
     let (subscriber, switch) = build(settings, is_terminal, writer.appender());
     tracing::subscriber::set_global_default(subscriber).map_err(|_given_back| Error::AlreadyInstalled)?;
     bridge(settings.level).map_err(|_not_set| Error::AlreadyInstalled)?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(OwnLog { writer, switch, is_terminal })
+}
+
+/// Logs where a panic began. Its text is shown only where it stands in the source: one that was put together at run time may
+/// hold what a client sent (design rule 4).
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, what = shown(panic.payload()), "a task panicked");
+}
+
+fn shown(payload: &dyn std::any::Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(text withheld)")
 }
 
 impl OwnLog {

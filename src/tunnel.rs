@@ -16,8 +16,11 @@ use crate::engine::relay::{EndReason, Revocation};
 use crate::engine::watchdog::Watchdog;
 use frames::{Boundary, close_frame};
 
-/// How long a side may take to finish once the other is gone, and a client to answer our close frame.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a side may take to finish once the other has said that it will send nothing more. A client that closes its half
+/// behind a close frame waits for the server's, which a busy server may take its time to send.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+/// How long a client may take to answer our own close frame.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How long the gate waits for a frame boundary to close at, before it cuts (decision 28).
 const BOUNDARY_WAIT: Duration = Duration::from_secs(1);
 /// Most bytes held in one direction.
@@ -26,9 +29,9 @@ const MAX_BUFFERED: usize = crate::engine::buffer::LARGE;
 /// Why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TunnelEnd {
-    /// One side closed, with or without a close frame.
+    /// One side closed, with or without a close frame, or the client's connection failed.
     Closed,
-    /// A connection failed.
+    /// The upstream's connection failed.
     Failed,
     /// No byte in either direction for the time allowed.
     Idle,
@@ -91,11 +94,19 @@ pub(crate) struct Tunnel<C, U> {
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     boundary: Boundary,
+    /// The source will send nothing more.
     ended: bool,
+    /// The sink was told so, or takes nothing more.
     shut: bool,
     stalled: bool,
     bytes: u64,
     moved: Instant,
+}
+
+/// Which end of a flow failed.
+enum Broken {
+    Source,
+    Sink,
 }
 
 impl<C, U> Tunnel<C, U>
@@ -136,26 +147,37 @@ where
         watchdog: &mut Watchdog,
         cx: &mut Context<'_>,
     ) -> Poll<TunnelEnd> {
+        // Asked first: behind two directions that are always busy, the runtime lets no timer or signal tell.
+        if let Poll::Ready(reason) = revocation.poll_ended(cx) {
+            return Poll::Ready(TunnelEnd::Ended(reason));
+        }
         let up = flow(&mut self.client, &mut self.upstream.io, &mut self.up, cx);
+        if matches!(up, Err(Broken::Sink)) {
+            // It reads no more, but its last words may still be on their way.
+            self.up.ended = true;
+            self.up.shut = true;
+        }
         let down = flow(&mut self.upstream, &mut self.client.io, &mut self.down, cx);
-        if up.is_err() || down.is_err() {
+        if matches!(up, Err(Broken::Source)) || matches!(down, Err(Broken::Sink)) {
+            return Poll::Ready(TunnelEnd::Closed);
+        }
+        if matches!(down, Err(Broken::Source)) {
             return Poll::Ready(TunnelEnd::Failed);
         }
         if self.up.shut && self.down.shut {
             return Poll::Ready(TunnelEnd::Closed);
         }
-        if let Poll::Ready(reason) = revocation.poll_ended(cx) {
-            return Poll::Ready(TunnelEnd::Ended(reason));
-        }
         let (deadline, end) = self.deadline();
-        ready!(watchdog.poll_expired(deadline, cx));
+        if self.up.moved.max(self.down.moved) < deadline {
+            ready!(watchdog.poll_expired(deadline, cx));
+        }
         Poll::Ready(end)
     }
 
     fn deadline(&self) -> (Instant, TunnelEnd) {
         let last = self.up.moved.max(self.down.moved);
         if self.up.ended || self.down.ended {
-            return (last + LINGER, TunnelEnd::Closed);
+            return (last + HALF_CLOSED, TunnelEnd::Closed);
         }
         let stalled = [self.up, self.down].into_iter().filter(|flow| flow.stalled).map(|flow| flow.moved).min();
         match stalled {
@@ -184,7 +206,7 @@ where
                 _ => return,
             }
         }
-        self.await_goodbye(watchdog, now() + LINGER).await;
+        self.await_goodbye(watchdog, now() + GOODBYE).await;
     }
 
     /// Reads and drops what the client still sends, until it closes or `deadline`: closing a socket with unread bytes
@@ -198,7 +220,8 @@ where
             let read = poll_fn(|cx| {
                 poll_or(client.read.poll_read_more(&mut client.io, MAX_BUFFERED, cx), watchdog, deadline, cx)
             });
-            if !matches!(read.await, Some(Ok(count)) if count > 0) {
+            // The clock is read here, too: a client that never stops sending keeps the timer from being asked.
+            if !matches!(read.await, Some(Ok(count)) if count > 0) || now() >= deadline {
                 return;
             }
         }
@@ -213,7 +236,7 @@ where
 }
 
 /// Moves one direction until it must wait or is over.
-fn flow<A, B>(from: &mut End<A>, to: &mut B, flow: &mut Flow, cx: &mut Context<'_>) -> io::Result<()>
+fn flow<A, B>(from: &mut End<A>, to: &mut B, flow: &mut Flow, cx: &mut Context<'_>) -> Result<(), Broken>
 where
     A: AsyncRead + Unpin,
     B: AsyncWrite + Unpin,
@@ -223,17 +246,20 @@ where
         if !from.read.bytes().is_empty() {
             flow.stalled = true;
             let Poll::Ready(count) = write_once(to, from.read.bytes(), cx) else { return Ok(()) };
-            hand_on(from, flow, count?);
+            hand_on(from, flow, count.map_err(|_broken| Broken::Sink)?);
         } else if flow.ended {
             let Poll::Ready(shut) = Pin::new(&mut *to).poll_shutdown(cx) else { return Ok(()) };
-            shut?;
+            shut.map_err(|_broken| Broken::Sink)?;
             flow.shut = true;
         } else {
             match from.read.poll_read_more(&mut from.io, MAX_BUFFERED, cx) {
-                Poll::Ready(count) => flow.ended = count? == 0,
+                Poll::Ready(Ok(count)) => flow.ended = count == 0,
+                // TLS without its own goodbye: the close frame, if there was one, has said what there is to say.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => flow.ended = true,
+                Poll::Ready(Err(_)) => return Err(Broken::Source),
                 Poll::Pending => {
                     let Poll::Ready(flushed) = Pin::new(&mut *to).poll_flush(cx) else { return Ok(()) };
-                    return flushed;
+                    return flushed.map_err(|_broken| Broken::Sink);
                 }
             }
             flow.moved = now();

@@ -36,6 +36,24 @@ wanted() {
     -e "\"$1\"" -e "'$1'" -e "need $1 " src tests/gateway tests/real benches 2>/dev/null
 }
 
+# Installs the list. A service in one of its packages is not started: tests start what they need, on ports of their own.
+install_without_services() {
+  local policy=/usr/sbin/policy-rc.d
+  case " ${packages[*]} " in
+    *' prometheus '* | *' nginx-light '* | *' haproxy '*) [ -e "$policy" ] || local made=yes ;;
+  esac
+  if [ -z "${made:-}" ]; then
+    install_packages
+    return
+  fi
+  # In a shell of its own: install_packages ends it when it fails, and the policy must go in any case.
+  (
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy"
+    install_packages
+  ) || exit
+}
+
 prepare() {
   need_for_building
   need git git
@@ -46,7 +64,7 @@ prepare() {
   if [ -n "$real" ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3 python3-venv)
   fi
-  install_packages
+  install_without_services
   ensure_rust
   cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || fail "rustfmt is missing"
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || fail "clippy is missing"
@@ -56,18 +74,20 @@ prepare() {
 
 skipped=77 # what a step returns that did not run; it says why itself
 
-# count_cases LOG: passed and failed test cases, as cargo test, cargo nextest and our own scripts tell them.
+# count_cases LOG: passed and failed test cases, as cargo test, cargo nextest, pytest and our own scripts tell them.
 count_cases() {
   awk '
     function number(text) { return match(text, /[0-9]+/) ? substr(text, RSTART, RLENGTH) + 0 : 0 }
-    /^test result: / || /^ *Summary \[.*tests? run:/ {
+    /^test result: / || /^ *Summary \[.*tests? run:/ || /^(=+ )?[0-9]+ [a-z]+(, [0-9]+ [a-z]+)* in [0-9.]+s/ {
       runner = 1
-      sub(/^[^:]*: /, "")
+      sub(/^[^0-9:]*: /, "")
+      sub(/^.*tests? run: /, "")
+      sub(/ in [0-9.]+s.*/, "")
       parts = split($0, part, /[;,]/)
       for (i = 1; i <= parts; i++) {
         sub(/\(.*/, "", part[i])
         if (part[i] ~ /passed/) passed += number(part[i])
-        if (part[i] ~ /failed|timed out/) failed += number(part[i])
+        if (part[i] ~ /failed|timed out|error/) failed += number(part[i])
       }
     }
     /^ok / { ok++ }

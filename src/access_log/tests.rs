@@ -164,6 +164,8 @@ fn keys_are_masked_in_every_text_of_the_client() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Whatever bytes a client sends, a line is one line, printable, and reads back as those bytes.
     #[test]
     fn hostile_bytes_read_back(bytes in prop::collection::vec(any::<u8>(), 0..150), user in "\\PC{0,20}") {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::engine::worker::OpenListener;
+use crate::engine::accept::OpenListener;
 use crate::listener::bind::Bound;
 use crate::listener::{ListenAddress, Settings};
 use crate::tls::acceptor;
@@ -18,6 +18,9 @@ pub(super) struct Listeners {
     next_id: u64,
 }
 
+/// Listeners of a configuration that is not in force yet.
+pub(super) struct Prepared(Vec<Opened>);
+
 struct Opened {
     asked: ListenAddress,
     listener: OpenListener,
@@ -25,28 +28,39 @@ struct Opened {
 }
 
 impl Listeners {
-    /// Opens what is not open yet; a listener that stays keeps its socket and gets its TLS anew. Errors are lines for the
-    /// operator; then nothing changed that anybody could see.
-    pub(super) fn open(&mut self, settings: &[Settings], workers: usize) -> Result<Vec<OpenListener>, Vec<String>> {
-        let mut opened = Vec::new();
-        let mut problems = Vec::new();
+    /// Opens what is not open yet and reads all certificates; a listener that stays keeps its socket and gets its TLS anew.
+    /// Nothing of it is in force before [`Self::replace`]: dropping what is returned closes what was opened for it. Errors
+    /// are lines for the operator.
+    pub(super) fn prepare(&mut self, settings: &[Settings], workers: usize) -> Result<Prepared, Vec<String>> {
+        // Each open socket is for one listener: with port 0 several are asked for in the same words.
+        let mut known: Vec<_> =
+            self.open.iter().map(|open| (open.asked.clone(), open.listener.bound.clone())).collect();
+        let (mut opened, mut problems) = (Vec::new(), Vec::new());
         for settings in settings {
-            match self.open_one(settings, workers) {
+            let at = known.iter().position(|(asked, _)| *asked == settings.address);
+            let bound = at.map(|at| known.swap_remove(at).1);
+            match self.open_one(settings, bound, workers) {
                 Ok(listener) => opened.push(listener),
                 Err(problem) => problems.extend(problem),
             }
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let listeners = opened.iter().map(|opened| opened.listener.clone()).collect();
-        self.open.extend(opened);
-        Ok(listeners)
+        if problems.is_empty() { Ok(Prepared(opened)) } else { Err(problems) }
     }
 
-    /// Closes all but these.
-    pub(super) fn keep_only(&mut self, keep: &[OpenListener]) {
-        self.open.retain(|opened| keep.iter().any(|listener| listener.id == opened.listener.id));
+    /// Puts what was prepared in force: what is not among it is closed once no worker accepts from it any more.
+    pub(super) fn replace(&mut self, prepared: Prepared) -> Vec<OpenListener> {
+        self.open = prepared.0;
+        self.all()
+    }
+
+    /// All open listeners, in the order of the configuration.
+    pub(super) fn all(&self) -> Vec<OpenListener> {
+        self.open.iter().map(|opened| opened.listener.clone()).collect()
+    }
+
+    /// Closes all, so that clients are told at once and not left waiting in the system's queue.
+    pub(super) fn close(&mut self) {
+        self.open.clear();
     }
 
     /// Opens the operators' listener.
@@ -67,7 +81,12 @@ impl Listeners {
         self.open.iter().filter_map(|opened| opened.store.clone()).collect()
     }
 
-    fn open_one(&mut self, settings: &Settings, workers: usize) -> Result<Opened, Vec<String>> {
+    fn open_one(
+        &mut self,
+        settings: &Settings,
+        known: Option<Arc<Bound>>,
+        workers: usize,
+    ) -> Result<Opened, Vec<String>> {
         let asked = &settings.address;
         let (tls, store) = match &settings.tls {
             None => (None, None),
@@ -81,7 +100,6 @@ impl Listeners {
                 (Some(acceptor), Some(store))
             }
         };
-        let known = self.open.iter().find(|opened| opened.asked == *asked).map(|opened| opened.listener.bound.clone());
         let bound = match known {
             Some(bound) => bound,
             None => {

@@ -1,6 +1,6 @@
 //! What happens beside the requests, told to log, metrics and readiness: key reloads, certificates, upstream health.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::metrics::{KeyState, Metrics};
 use crate::tls::reload::{Reload, keep_current};
 use crate::tls::store::CertificateStore;
 use crate::upstream::health::{HealthChange, HealthReport};
+use crate::upstream::registry::Upstreams;
 
 /// Tells log, metrics and readiness.
 pub(super) struct Observer {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    servers: Arc<Mutex<HashMap<(String, String), bool>>>,
     certificates: Mutex<Vec<AbortHandle>>,
 }
 
 impl Observer {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, readiness: Arc::default(), servers: Arc::default(), certificates: Mutex::default() }
+        Self { metrics, readiness: Arc::default(), certificates: Mutex::default() }
     }
 
     pub(super) fn readiness(&self) -> &Arc<Readiness> {
@@ -71,15 +71,22 @@ impl Observer {
         self.metrics.retain_keys(|id| keyring.find_by_id(id).is_some());
     }
 
-    /// Who is told of health: the metric, and whether any server is up.
-    pub(super) fn health_report(&self) -> Arc<HealthReport> {
-        let (metrics, readiness, servers) = (self.metrics.clone(), self.readiness.clone(), self.servers.clone());
+    /// Who is told of health: the metric, and whether any server of `upstreams` is up.
+    pub(super) fn health_report(&self, upstreams: &Arc<Upstreams>) -> Arc<HealthReport> {
+        let (metrics, readiness, upstreams) = (self.metrics.clone(), self.readiness.clone(), upstreams.clone());
+        readiness.set_upstream_up(upstreams.any_healthy());
         Arc::new(move |change: HealthChange<'_>| {
             metrics.set_upstream_healthy(change.upstream, change.server, change.healthy);
-            let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
-            servers.insert((change.upstream.to_owned(), change.server.to_owned()), change.healthy);
-            readiness.set_upstream_up(servers.values().any(|healthy| *healthy));
+            readiness.set_upstream_up(upstreams.any_healthy());
         })
+    }
+
+    /// Takes servers that `new` does not check any more off the metrics.
+    pub(super) fn forget_servers(&self, old: &Upstreams, new: &Upstreams) {
+        let checked: HashSet<_> = new.checked_servers().collect();
+        for (upstream, server) in old.checked_servers().filter(|server| !checked.contains(server)) {
+            self.metrics.forget_server(upstream, server);
+        }
     }
 
     /// Follows the certificate files of these stores, and no others any more.

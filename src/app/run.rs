@@ -17,6 +17,7 @@ use crate::admin::{self, AdminState};
 use crate::keyring::reload::Reloader;
 use crate::listener::bind::WorkerSocket;
 use crate::metrics::ReloadResult;
+use crate::moment::Now;
 use crate::upstream::resolve::{Resolve, SystemResolver};
 
 /// How long the last log lines are waited for.
@@ -25,6 +26,12 @@ pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
 pub(super) const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// How often the metrics about keys and readiness are brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Most keys whose metrics are brought up to date every time.
+const MOST_WALKED: usize = 10_000;
+/// Of how many times one is taken for more keys than that.
+const SELDOM: u64 = 60;
+/// How far the two clocks may part between two looks before the wall clock counts as set.
+const CLOCK_SLACK: Duration = Duration::from_millis(500);
 /// How often a draining gate looks whether it is empty.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -71,12 +78,14 @@ impl Manager {
             }
         });
         tokio::spawn(async move { telling.keep_house().await });
-        let (admin, stores) = {
+        let (admin, stores, open) = {
             let mut live = app.live();
-            live.running = Some(live.upstreams.start(&resolver(), &app.observer.health_report()));
-            (live.listeners.admin().cloned(), live.listeners.stores())
+            let report = app.observer.health_report(&live.upstreams);
+            live.running = Some(live.upstreams.start(&resolver(), &report));
+            (live.listeners.admin().cloned(), live.listeners.stores(), live.listeners.all())
         };
         app.observer.watch_certificates(stores);
+        app.open.send_replace(Arc::new(open));
         let admin_address = admin.as_ref().map(|bound| bound.address().to_string());
         if let Some(bound) = admin {
             app.serve_admin(bound.socket(0), app.draining.subscribe());
@@ -148,15 +157,24 @@ impl App {
         }
     }
 
-    /// Keeps what is not counted as it happens up to date: keys that expire, first health rounds.
+    /// Keeps what is not counted as it happens up to date: keys that expire, first health rounds, a clock that was set.
     async fn keep_house(&self) {
         let mut tick = interval(HOUSEKEEPING);
-        loop {
+        let mut last = self.gate.clock.now();
+        for round in 0u64.. {
             tick.tick().await;
             let now = self.gate.clock.now();
-            self.observer.describe_keys(&self.gate.keyring.load(), now.wall);
-            let live = self.live();
-            if live.upstreams.is_ready() {
+            let keyring = self.gate.keyring.load_full();
+            // Walking a million keys takes its time; their metrics may be a minute old.
+            if keyring.len() <= MOST_WALKED || round.is_multiple_of(SELDOM) {
+                self.observer.describe_keys(&keyring, now.wall);
+            }
+            if was_set(last, now) {
+                // Timers run by the other clock: what expired by this one must be asked for again.
+                self.epoch.send_modify(|epoch| *epoch += 1);
+            }
+            last = now;
+            if self.live().upstreams.is_ready() {
                 self.observer.readiness().set_health_known();
             }
         }
@@ -184,6 +202,7 @@ impl App {
         tracing::info!(?grace, open = self.gate.connections.open(), "draining");
         self.observer.readiness().set_draining();
         self.open.send_replace(Arc::default());
+        self.live().listeners.close();
         self.draining.send_replace(true);
         let empty = async {
             while self.gate.connections.open() > 0 {
@@ -197,6 +216,30 @@ impl App {
             }
             _ = signals.terminate.recv() => tracing::warn!("second signal, stopping at once"),
             _ = signals.interrupt.recv() => tracing::warn!("second signal, stopping at once"),
+        }
+    }
+}
+
+/// Whether the wall clock was set forward between two readings: keys may have expired that no timer tells of.
+fn was_set(before: Now, after: Now) -> bool {
+    let wall = Duration::try_from(after.wall.duration_since(before.wall)).unwrap_or_default();
+    wall > after.mono.saturating_duration_since(before.mono) + CLOCK_SLACK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    #[test]
+    fn a_wall_clock_set_forward_is_noticed() {
+        let before = Now { wall: jiff::Timestamp::UNIX_EPOCH, mono: std::time::Instant::now() };
+        for (wall, mono, want) in [(1000, 1000, false), (1400, 1000, false), (1600, 1000, true), (-5000, 1000, false)] {
+            let after = Now {
+                wall: before.wall + SignedDuration::from_millis(wall),
+                mono: before.mono + Duration::from_millis(mono),
+            };
+            assert_eq!(was_set(before, after), want, "{wall} ms by the wall, {mono} ms by the other");
         }
     }
 }

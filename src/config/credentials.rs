@@ -36,6 +36,9 @@ pub(super) fn decode(top: &mut Section<'_>) -> Credentials {
     if placed.iter().any(|p| login(&p.value)) && !placed.iter().any(|p| cookie(&p.value)) {
         let hint = "add a source such as `- cookie: keygate_session`, which the login sets";
         top.decoder.problem(&place, "`browser_login` needs a cookie among the sources", Some(hint));
+    } else if let Some(login) = placed.iter().find(|p| login(&p.value)).filter(|_| !top.has("state")) {
+        let hint = "write `state: { path: state.db }`; the secret that signs them is kept beside it";
+        top.decoder.warning(&login.place, "without `state`, browser logins end with each restart", Some(hint));
     }
     let complete = placed.len() == count && count > 0;
     assemble(placed, realm, complete)

@@ -25,7 +25,7 @@ pub(super) fn header(text: &str) -> Result<Box<str>, Fault> {
         return Err(Fault::new("belongs to the connection and cannot be used here"));
     }
     let folded = fold(text);
-    if OWN_FIELDS.contains(&folded.as_str()) || folded.starts_with("x-forwarded-") {
+    if OWN_FIELDS.contains(&folded.as_str()) || is_forwarded(text) {
         return Err(Fault::new("is one of the gate's own")
             .hint("these are X-Request-Id, X-Real-IP, Forwarded and X-Forwarded-…"));
     }
@@ -39,9 +39,31 @@ pub(super) fn identity_header(text: &str) -> Result<Box<str>, Fault> {
             Err(Fault::new("has a meaning of its own and cannot carry an identity")
                 .hint("take a name such as X-Auth-User"))
         }
+        // Upstreams made for oauth2-proxy and its like read X-Forwarded-User, X-Forwarded-Groups and so on. The whole family
+        // is dropped from clients, so that ours is the only one; the three that tell of the request itself stay ours.
+        _ if is_forwarded(text) && !FORWARDED_ORIGIN.contains(&fold(text).as_str()) => match is_token(text) {
+            true => Ok(text.into()),
+            false => header(text),
+        },
         _ => header(text),
     }
 }
+
+fn is_forwarded(text: &str) -> bool {
+    fold(text).starts_with("x-forwarded-")
+}
+
+/// What the gate itself says about where a request came from, folded; and their usual kin, which upstreams believe alike.
+const FORWARDED_ORIGIN: [&str; 8] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+];
 
 /// The name of a header that carries a key.
 pub(super) fn credential_header(text: &str) -> Result<Box<str>, Fault> {
@@ -258,7 +280,16 @@ mod tests {
         check(header, &["X-Api-Key", "Authorization", "x_y.z"], &framing);
         check(header, &[], &["", "a b", "a:", "a\r\n", "é", "X-Request-Id", "x_request_id", "Forwarded", "X-Real-IP"]);
         check(header, &[], &["X-Forwarded-For", "X.Forwarded.User", "Sec-WebSocket-Key", "Proxy-Authorization"]);
-        check(identity_header, &["X-Auth-User"], &["Authorization", "cookie", "Host"]);
+        check(
+            identity_header,
+            &["X-Auth-User", "X-Forwarded-User", "x-forwarded-groups"],
+            &["Authorization", "cookie"],
+        );
+        check(
+            identity_header,
+            &[],
+            &["Host", "X-Forwarded-For", "x_forwarded_host", "X-Forwarded-Port", "X-Forwarded-é"],
+        );
         check(credential_header, &["Authorization"], &["Cookie", "Referer"]);
         check(header_value, &["a b\tc", "ü"], &["", " a", "a ", "a\nb", "a\0", "\u{7f}"]);
     }

@@ -460,6 +460,8 @@ fn argument() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_cut_leaves_the_rest_in_order(arguments in prop::collection::vec(argument(), 0..8)) {
         let query = arguments.join("&");

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
-use super::exchange::{self, Next};
+use super::ending;
+use super::exchange_h1::{self, Next};
 use super::peer::Peer;
 use super::watchdog::Watchdog;
 use super::wire::{Fill, Wire};
@@ -87,9 +88,9 @@ where
             Read::Head => {}
             Read::Gone(reason) => return reason,
             Read::Refused(rejection) => {
-                Box::pin(exchange::refuse_unread(&mut connection, &rejection)).await;
+                Box::pin(exchange_h1::refuse_unread(&mut connection, &rejection)).await;
                 connection.linger().await;
-                return exchange::closed_by(&rejection);
+                return ending::closed_by(&rejection);
             }
         }
         first = false;
@@ -98,7 +99,7 @@ where
         let buffer = std::mem::replace(&mut connection.wire.input, rest);
         let head = HeadBytes::new(buffer, std::mem::take(&mut spans));
         // Boxed so that an idle connection's task does not hold room for a request's.
-        match Box::pin(exchange::handle(connection, head)).await {
+        match Box::pin(exchange_h1::handle(connection, head)).await {
             Next::Keep(kept, used) => (connection, spans) = (kept, used),
             Next::Close(mut closing, reason) => {
                 closing.linger().await;
@@ -171,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Reads and drops the rest of the request's body, within bounds; says whether all of it is gone.
-    pub(crate) async fn drain(&mut self) -> bool {
+    pub(crate) async fn drain_body(&mut self) -> bool {
         let deadline = now() + DRAIN_TIME;
         let mut left = DRAIN_BYTES;
         let Self { wire, watchdog, .. } = self;
@@ -208,24 +209,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 let held = wire.input.bytes().len();
                 wire.input.consume(held);
                 match wire.input.poll_read_more(&mut wire.io, super::buffer::SMALL, cx) {
-                    Poll::Ready(Ok(count)) if count > 0 => {}
+                    // The clock is read here, too: a client that never stops sending keeps the timer from being asked.
+                    Poll::Ready(Ok(count)) if count > 0 && now() < deadline => {}
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return watchdog.poll_expired(deadline, cx),
                 }
             }
         })
         .await;
-    }
-
-    /// Sends what is queued, within the write timeout; says whether it went out.
-    pub(crate) async fn flush(&mut self, timeout: Duration) -> bool {
-        let deadline = now() + timeout;
-        let Self { wire, watchdog, .. } = self;
-        poll_fn(|cx| match wire.poll_flush(cx) {
-            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
-            Poll::Pending => watchdog.poll_expired(deadline, cx).map(|()| false),
-        })
-        .await
     }
 }
 

@@ -1,7 +1,6 @@
 //! Forwarding: an admitted request goes to a server of its route's upstream, and the answer comes back. Takes an `Admitted`,
 //! so that nothing else can be forwarded (design rule 1).
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,7 +121,6 @@ impl Forwarding<'_> {
             let dead = matches!(error, RelayError::UpstreamGone) && reused && !relay.up.has_answered();
             return Err(if dead && self.is_replayable() { Attempt::Retry } else { before_answer(error) });
         }
-        report.upstream_ends(now());
         let view = answer.view(relay.up.head_bytes());
         let line = self.response_line(view);
         report.status = view.status();
@@ -138,6 +136,7 @@ impl Forwarding<'_> {
             return Ok(Forwarded::Tunnel { upstream: connection, early });
         }
         let finished = relay.finish().await;
+        report.upstream_ends(now());
         let request_done = relay.request().done;
         report.bytes_in += relay.request().bytes;
         report.bytes_out += relay.response().bytes;
@@ -166,8 +165,7 @@ impl Forwarding<'_> {
                 let nominations = Nominations::of(view.fields());
                 let kept = view.fields().iter().filter(|field| keeps_response_field(field.name, &nominations));
                 relay.down.queue_interim(view.status(), kept);
-                let flushed = poll_fn(|cx| relay.down.poll_flush(cx)).await;
-                flushed.map_err(|_gone| RelayError::ClientGone)?;
+                relay.flush_interim().await?;
             }
             relay.up.take_head(answer);
         }
@@ -197,6 +195,7 @@ impl Forwarding<'_> {
             framing: if preflight { Framing::None } else { self.request.framing() },
             protocol: if self.request.is_websocket() { Protocol::WebSocket } else { Protocol::Http1 },
             strip_prefix: &route.strip_prefix,
+            methods_listed: route.methods.is_some(),
             set_headers: &route.set_headers,
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct KeyWatch {
     route: Arc<Route>,
     /// A tunnel is also ended by a shutdown; a plain exchange may finish within the grace.
     draining: Option<Waiting>,
+    /// Whether the task must be woken; until then the right is only looked at.
+    awake: bool,
     changed: Option<Waiting>,
     expiry: Option<Pin<Box<Sleep>>>,
 }
@@ -52,13 +54,15 @@ impl KeyWatch {
             address,
             route: route.clone(),
             draining: None,
+            awake: false,
             changed: None,
             expiry: None,
         }
     }
 
-    /// Watches for a shutdown, too.
+    /// Watches for a shutdown, too, and is awake from the start: for what is meant to stay open.
     pub(crate) fn ending_with_shutdown(mut self) -> Self {
+        self.awake = true;
         let draining = self.gate.draining.clone();
         self.draining = Some(Box::pin(async move {
             let mut draining = draining;
@@ -92,31 +96,39 @@ impl KeyWatch {
         Ok(())
     }
 
+    /// Whether the rules in force are those that were asked last. Two pointers, no lock: a reload makes all of a keyring and
+    /// all routes anew.
+    fn is_current(&self) -> bool {
+        let policy = self.gate.policy.load();
+        let mut routes = policy.router.routes().iter();
+        Arc::ptr_eq(&self.keyring, &self.gate.keyring.load()) && routes.any(|route| Arc::ptr_eq(route, &self.route))
+    }
+
     fn poll_changes(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
-        loop {
-            if self.changed.is_none() {
-                let mut epoch = self.gate.epoch.clone();
+        // First the ear, then the look: what is swapped after the look is told, what was swapped before it is seen.
+        while self.awake {
+            let epoch = &self.gate.epoch;
+            let changed = self.changed.get_or_insert_with(|| {
+                let mut epoch = epoch.clone();
                 epoch.mark_unchanged();
-                self.changed = Some(Box::pin(next_change(epoch)));
-                // What was swapped before the watch began would never be told.
-                if !Arc::ptr_eq(&self.keyring, &self.gate.keyring.load()) {
-                    self.check()?;
-                    self.expiry = None;
-                }
+                Box::pin(next_change(epoch))
+            });
+            if changed.as_mut().poll(cx).is_pending() {
+                break;
             }
-            match self.changed.as_mut().map(|changed| changed.as_mut().poll(cx)) {
-                Some(Poll::Ready(())) => {
-                    self.changed = None;
-                    self.check()?;
-                    self.expiry = None;
-                }
-                _ => return Ok(()),
-            }
+            self.changed = None;
         }
+        if !self.is_current() {
+            self.check()?;
+            self.expiry = None;
+        }
+        Ok(())
     }
 
     fn poll_expiry(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
-        let Some(ends) = self.principal.as_ref().and_then(Principal::expires_at) else { return Ok(()) };
+        let Some(ends) = self.principal.as_ref().and_then(Principal::expires_at).filter(|_| self.awake) else {
+            return Ok(());
+        };
         loop {
             let now = self.gate.clock.now().wall;
             if now >= ends {
@@ -141,6 +153,10 @@ impl Revocation for KeyWatch {
             Ok(()) => Poll::Pending,
             Err(reason) => Poll::Ready(reason),
         }
+    }
+
+    fn stay_awake(&mut self) {
+        self.awake = true;
     }
 }
 

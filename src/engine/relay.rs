@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::watchdog::Watchdog;
-use super::wire::{Fill, Wire, WireError};
+use super::wire::{Fill, Hangup, Wire, WireError};
 use crate::http1::response::{Asked, ResponseHead};
 
 /// An upstream's side: it is asked, and answers with a head.
@@ -27,8 +27,11 @@ pub(crate) trait Answering: Wire + Send {
 
 /// Tells when the right to go on has ended: the key is no longer good, or the gate is going away.
 pub(crate) trait Revocation: Send {
-    /// Why it ended, once it has.
+    /// Why it ended, once it has. Cheap; must be asked again whenever something moved.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EndReason>;
+
+    /// From now on the task must be woken when the right ends. Most exchanges are over before that is worth its price.
+    fn stay_awake(&mut self);
 }
 
 /// Why an exchange or a tunnel is ended by the gate.
@@ -100,6 +103,9 @@ pub(crate) enum RelayError {
     Ended(EndReason),
 }
 
+/// After this much time an exchange is a long one: it is woken when its right ends, and the client's going is looked for.
+/// Before that, a change is seen when something moves or at the latest at this moment, within the second of design rule 8.
+const LONG: Duration = Duration::from_millis(250);
 /// Before this much of a body's time, no minimum rate is asked (decision 16).
 const MIN_RATE_GRACE: Duration = Duration::from_secs(10);
 
@@ -118,6 +124,11 @@ pub(crate) struct Relay<'a, D, U, R> {
     /// The upstream no longer takes the request; its answer may still come.
     upstream_deaf: bool,
     began: Instant,
+    /// Whether it has lasted [`LONG`].
+    long: bool,
+    /// Between bytes of an answer to a client that will send nothing more, and may be gone.
+    quiet_client_idle: Duration,
+    client_quiet: bool,
 }
 
 /// Which trailers pass, by name: of the request, and of the response.
@@ -176,12 +187,16 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             sends_body: true,
             upstream_deaf: false,
             began: now,
+            long: false,
+            quiet_client_idle: timing.upstream_idle,
+            client_quiet: false,
         }
     }
 
     /// Sends the request and waits for the next response head, interim or final.
     pub(crate) async fn next_head(&mut self, asked: Asked, head: &mut ResponseHead) -> Result<(), RelayError> {
         poll_fn(|cx| {
+            self.poll_right(cx)?;
             self.poll_request(cx)?;
             match self.up.poll_head(asked, head, cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -197,11 +212,25 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
     pub(crate) async fn finish(&mut self) -> Result<(), RelayError> {
         self.response.moved = self.now();
         poll_fn(|cx| {
+            self.poll_right(cx)?;
             self.poll_request(cx)?;
             if self.poll_response(cx)?.is_ready() {
                 return Poll::Ready(Ok(()));
             }
             self.poll_limits(true, cx)
+        })
+        .await
+    }
+
+    /// Sends what is queued to the client, an interim response.
+    pub(crate) async fn flush_interim(&mut self) -> Result<(), RelayError> {
+        let deadline = self.now() + self.timing.client_write;
+        poll_fn(|cx| {
+            self.poll_right(cx)?;
+            match self.down.poll_flush(cx) {
+                Poll::Ready(flushed) => Poll::Ready(flushed.map_err(|_gone| RelayError::ClientGone)),
+                Poll::Pending => self.poll_deadline((deadline, RelayError::ClientStalled), cx),
+            }
         })
         .await
     }
@@ -264,14 +293,72 @@ impl<'a, D: Wire, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         })
     }
 
-    /// Ends the exchange when its right has ended or a deadline has passed.
-    fn poll_limits(&mut self, answering: bool, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
-        if let Poll::Ready(reason) = self.revocation.poll_ended(cx) {
-            return Poll::Ready(Err(RelayError::Ended(reason)));
+    /// Ends the exchange when its right has ended. Asked before anything moves: an exchange that is always busy uses up the
+    /// time that the runtime grants a task, and timers asked behind that would never tell.
+    fn poll_right(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
+        if !self.long && self.moved() >= self.began + LONG {
+            self.become_long();
         }
-        let (deadline, error) = self.deadline(answering);
+        match self.revocation.poll_ended(cx) {
+            Poll::Ready(reason) => Err(RelayError::Ended(reason)),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn become_long(&mut self) {
+        self.long = true;
+        self.revocation.stay_awake();
+    }
+
+    /// Ends the exchange when a deadline has passed, or the client is gone.
+    fn poll_limits(&mut self, answering: bool, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        if self.long && self.poll_client_gone(cx) {
+            return Poll::Ready(Err(RelayError::ClientGone));
+        }
+        let deadline = self.deadline(answering);
+        self.poll_deadline(deadline, cx)
+    }
+
+    fn poll_deadline(
+        &mut self,
+        (deadline, error): (Instant, RelayError),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), RelayError>> {
+        if self.moved() >= deadline {
+            return Poll::Ready(Err(error));
+        }
+        let look = self.began + LONG;
+        if !self.long && look < deadline {
+            ready!(self.watchdog.poll_expired(look, cx));
+            self.become_long();
+            self.poll_right(cx)?;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(self.watchdog.poll_expired(deadline, cx));
         Poll::Ready(Err(error))
+    }
+
+    /// Whether the client of a long exchange, whose request is over, is known to be gone. One that only says that it will
+    /// send nothing more may still read; but it gets the usual time between bytes and no longer one.
+    fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.request.done || !self.sends_body || self.client_quiet {
+            return false;
+        }
+        match self.down.poll_hangup(cx) {
+            Poll::Ready(Hangup::Gone) => return true,
+            Poll::Ready(Hangup::Quiet) => {
+                self.client_quiet = true;
+                self.timing.upstream_idle = self.quiet_client_idle.min(self.timing.upstream_idle);
+            }
+            Poll::Pending => {}
+        }
+        false
+    }
+
+    /// When anything last moved.
+    fn moved(&self) -> Instant {
+        self.request.moved.max(self.response.moved)
     }
 
     fn deadline(&self, answering: bool) -> (Instant, RelayError) {

@@ -40,6 +40,8 @@ pub(crate) struct Report<'h> {
     in_flight: Option<Held>,
     upstream_since: Option<Instant>,
     upstream_took: Option<Duration>,
+    /// How long the handshake took, once a tunnel follows; its metrics are written then.
+    handshake_took: Option<Duration>,
 }
 
 impl<'h> Report<'h> {
@@ -77,6 +79,7 @@ impl<'h> Report<'h> {
             in_flight: None,
             upstream_since: None,
             upstream_took: None,
+            handshake_took: None,
         }
     }
 
@@ -102,11 +105,20 @@ impl<'h> Report<'h> {
         self.upstream_since.get_or_insert(now);
     }
 
-    /// Notes that the upstream is done, or that its answer has begun to pass.
+    /// Notes that the upstream is done: its last byte has passed, or it failed.
     pub(crate) fn upstream_ends(&mut self, now: Instant) {
-        if let Some(since) = self.upstream_since {
+        if let (Some(since), None) = (self.upstream_since, self.upstream_took) {
             self.upstream_took = Some(now.saturating_duration_since(since));
         }
+    }
+
+    /// Notes that a tunnel follows: the request is over for the metrics, the access line waits for the tunnel's end.
+    pub(crate) fn switched(&mut self, now: Instant) {
+        self.upstream_ends(now);
+        let took = now.saturating_duration_since(self.began.mono);
+        self.handshake_took = Some(took);
+        self.in_flight = None;
+        self.write_metrics(took);
     }
 
     /// Notes a refusal.
@@ -118,8 +130,6 @@ impl<'h> Report<'h> {
         let metrics = &self.worker.gate.metrics;
         let method = Method::of(self.head.request().method());
         self.policy.route_metrics(self.route).finish(method, self.status, took);
-        metrics.bytes(Direction::In, self.bytes_in);
-        metrics.bytes(Direction::Out, self.bytes_out);
         if let Some(auth) = self.auth {
             metrics.auth(auth);
         }
@@ -162,7 +172,7 @@ impl<'h> Report<'h> {
             bytes_out: self.bytes_out,
             duration: took,
             upstream,
-            gate: took.saturating_sub(upstream.unwrap_or_default()),
+            gate: self.handshake_took.unwrap_or(took).saturating_sub(upstream.unwrap_or_default()),
             server: self.server.as_ref().map(|server| server.label()),
             closed: self.closed,
             user_agent: request.fields().first("user-agent"),
@@ -172,8 +182,14 @@ impl<'h> Report<'h> {
 
 impl Drop for Report<'_> {
     fn drop(&mut self) {
-        let took = self.worker.gate.clock.mono().saturating_duration_since(self.began.mono);
-        self.write_metrics(took);
+        let now = self.worker.gate.clock.mono();
+        let took = now.saturating_duration_since(self.began.mono);
+        self.upstream_ends(now);
+        if self.handshake_took.is_none() {
+            self.write_metrics(took);
+        }
+        self.worker.gate.metrics.bytes(Direction::In, self.bytes_in);
+        self.worker.gate.metrics.bytes(Direction::Out, self.bytes_out);
         self.write_line(took);
     }
 }

@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::http1::head::{Field, Fields, list_items};
-use crate::rejection::{Limited, Rejection};
+use crate::limit::fields::policy_name;
+use crate::rejection::Rejection;
 
 /// How the caller wants to be refused; read from its request once.
 #[derive(Clone, Debug, Default)]
@@ -137,9 +138,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 
 fn violated_policy(rejection: &Rejection) -> Option<&'static str> {
     match rejection {
-        Rejection::TooManyRequests(Limited::KeyRate, _) => Some("key"),
-        Rejection::TooManyRequests(Limited::RouteRate, _) => Some("route"),
-        Rejection::TooManyRequests(Limited::Quota, _) => Some("quota"),
+        Rejection::TooManyRequests(limited, _) => policy_name(*limited),
         _ => None,
     }
 }
@@ -178,6 +177,7 @@ fn grpc_status(rejection: &Rejection) -> OwnAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rejection::Limited;
     use std::time::Duration;
 
     fn field<'a>(own: &'a OwnAnswer, name: &str) -> Option<&'a str> {

@@ -57,6 +57,21 @@ pub(crate) trait Wire {
 
     /// Sends what is queued.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
+
+    /// Waits for a sign that the other side is going, once its message has been read whole. May stay pending where there is
+    /// no telling.
+    fn poll_hangup(&mut self, _cx: &mut Context<'_>) -> Poll<Hangup> {
+        Poll::Pending
+    }
+}
+
+/// A sign that a side is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    /// It will send nothing more; it may still read.
+    Quiet,
+    /// Its connection failed.
+    Gone,
 }
 
 /// The client's side: it is sent responses.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
-use super::wire::{ConnectionField, Downstream, Fill, ResponseLine, Trailers, Wire, WireError};
+use super::wire::{ConnectionField, Downstream, Fill, Hangup, ResponseLine, Trailers, Wire, WireError};
 use crate::http1::body::{BodyDecoder, Decoded, Sender};
 use crate::http1::head::{Field, Framing};
 use crate::http1::write;
@@ -207,6 +207,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
         ready!(self.poll_write_behind(&[], cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_hangup(&mut self, cx: &mut Context<'_>) -> Poll<Hangup> {
+        // What a client sends ahead is kept for its turn; behind it nothing can be seen.
+        if !self.body_is_over() || !self.input.bytes().is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.input.poll_read_more(&mut self.io, super::buffer::SMALL, cx)) {
+            Ok(0) => Poll::Ready(Hangup::Quiet),
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(Hangup::Gone),
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) enum Class {
     Te,
     /// `Trailer`.
     Trailer,
+    /// A method in place of the one on the request line.
+    MethodOverride,
 }
 
 /// Reserved names, by length.

@@ -94,7 +94,7 @@ impl Limiter {
     /// Forgets keys that are no longer in the key file, once forgetting gives nothing back: nothing in flight, buckets
     /// full, the quota's window over. For reloads and housekeeping, not for requests.
     pub fn forget(&self, is_known: impl Fn(&KeyId) -> bool, now: Now) {
-        // A request on its way holds the state itself, so a count of one means that nobody else can change it.
+        // A permit holds the state, and so does a request being admitted: a count of one means that nothing is in flight.
         self.keys.retain(|id, state| is_known(id) || Arc::strong_count(state) > 1 || !state.is_at_rest(now));
     }
 

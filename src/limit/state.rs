@@ -89,14 +89,11 @@ impl KeyState {
         panicked.join().is_err() && self.counters.is_poisoned()
     }
 
-    /// Whether a new state would say the same.
+    /// Whether a new state would say the same, once nothing is in flight.
     pub(super) fn is_at_rest(&self, now: Now) -> bool {
         let counters = unpoisoned(&self.counters);
         let buckets = counters.rate.iter().chain(counters.routes.iter().map(|(_, bucket)| bucket));
-        counters.concurrent == 0
-            && counters.websockets == 0
-            && counters.quota.is_over(now.wall)
-            && buckets.into_iter().all(|bucket| bucket.time_to_full(now.mono).is_zero())
+        counters.quota.is_over(now.wall) && buckets.into_iter().all(|bucket| bucket.time_to_full(now.mono).is_zero())
     }
 }
 

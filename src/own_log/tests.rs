@@ -198,3 +198,9 @@ fn the_end_waits_for_the_last_lines() {
     ended.recv_timeout(Duration::from_secs(10)).unwrap();
     ending.join().unwrap();
 }
+
+#[test]
+fn a_panic_shows_only_text_of_the_source() {
+    assert_eq!(shown(&"a fixed text"), "a fixed text");
+    assert_eq!(shown(&format!("key {}", "kg_secret")), "(text withheld)");
+}

@@ -132,8 +132,7 @@ impl Readings {
 /// A step writes what it makes of a reading; a reading it does not concern comes out as it went in.
 type Step = fn(&[u8], &mut Vec<u8>);
 
-const STEPS: [Step; 9] = [
-    decode_unreserved,
+const STEPS: [Step; 8] = [
     merge_slashes,
     turn_backslashes,
     drop_params,
@@ -224,18 +223,24 @@ fn resolve_dot_segments(path: &[u8], out: &mut Vec<u8>, closing: &str) {
     }
 }
 
-/// Escapes that need not be (RFC 3986 section 6.2.2.2), such as `%2e`, while `%2f` stays: browsers' URL parsers and
-/// proxies that tidy up. No new escape can come of it, so it is not counted as a round of decoding.
-fn decode_unreserved(path: &[u8], out: &mut Vec<u8>) {
-    unescape(path, |byte| !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)), out);
-}
-
 /// One round of percent-decoding but for what `keep` names; tells whether there was anything to decode.
 ///
 /// Refused are escapes that stand for control bytes, and for the lead bytes of overlong UTF-8, in which lax decoders
 /// see dots and slashes (`%c0%ae`). Other bytes from 0x80 are text in some encoding.
 fn decode(path: &[u8], keep: fn(u8) -> bool, out: &mut Vec<u8>) -> Result<bool, Rejection> {
-    unescape(path, keep, out);
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        match escape(rest) {
+            Some(decoded) if !keep(decoded) => {
+                out.push(decoded);
+                rest = rest.get(3..).unwrap_or_default();
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
     let changed = out.len() != path.len();
     if changed && out.iter().any(u8::is_ascii_control) {
         return Err(Rejection::Malformed("path_control"));
@@ -250,26 +255,9 @@ fn keep_none(_: u8) -> bool {
     false
 }
 
-/// Servers that leave encoded slashes alone and decode the rest.
+/// Upstreams that see `%2e%2e` as dots and `%2f` as text: URL parsers, and servers told to leave encoded slashes alone.
 fn keep_slashes(byte: u8) -> bool {
     byte == b'/'
-}
-
-/// Replaces escapes by the bytes they stand for, but for those that `keep` names. What is no escape stays as it is.
-fn unescape(path: &[u8], keep: fn(u8) -> bool, out: &mut Vec<u8>) {
-    let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        match escape(rest) {
-            Some(decoded) if !keep(decoded) => {
-                out.push(decoded);
-                rest = rest.get(3..).unwrap_or_default();
-            }
-            _ => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
 }
 
 /// Whether `bytes` hold a sequence that a lax UTF-8 decoder would take for a shorter character (RFC 3629 section 10).

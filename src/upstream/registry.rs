@@ -77,6 +77,17 @@ impl Upstreams {
         self.by_name.values()
     }
 
+    /// Whether any server of any upstream may be chosen; one without a health check may.
+    pub fn any_healthy(&self) -> bool {
+        self.iter().any(|upstream| upstream.servers.iter().any(|server| server.is_healthy()))
+    }
+
+    /// Upstream and label of every server whose health is checked.
+    pub fn checked_servers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let checked = self.iter().filter(|upstream| upstream.settings.health_check.is_some());
+        checked.flat_map(|upstream| upstream.servers.iter().map(|server| (&*upstream.settings.name, server.label())))
+    }
+
     /// Whether every health check has had its first round (`/readyz`, decision 23).
     pub fn is_ready(&self) -> bool {
         self.iter().all(|upstream| upstream.is_checked())

@@ -13,4 +13,8 @@
 mod support;
 
 mod auth; // who passes, who does not, and what each is told
-mod tidy; // house rules
+mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
+mod framing; // every row of the head and body tables, as bytes on a socket
+mod paths; // what is routed is what the origin sees
+mod tidy; // house rules: who may name what, and what the documents must hold
+mod websocket; // handshakes, tunnels, their limits and ends

@@ -1,8 +1,10 @@
 //! The harness: a gate (the real binary), an origin that records what reaches it, and a client that speaks raw bytes.
 
+pub mod cases;
 pub mod client;
 pub mod gateway;
 pub mod origin;
+pub mod socket;
 
 use std::time::{Duration, Instant};
 

@@ -59,12 +59,12 @@ impl Gateway {
     fn ready(&mut self) -> bool {
         let events = self.events();
         let addresses = |message: &str| -> Vec<String> {
-            let of = events.iter().filter(|event| event["fields"]["message"] == message);
-            of.filter_map(|event| event["fields"]["address"].as_str().map(str::to_owned)).collect()
+            let of = events.iter().filter(|event| event["message"] == message);
+            of.filter_map(|event| event["address"].as_str().map(str::to_owned)).collect()
         };
         self.listeners = addresses("listening");
         self.admin = addresses("admin listening").pop().unwrap_or_default();
-        events.iter().any(|event| event["fields"]["message"] == "ready")
+        events.iter().any(|event| event["message"] == "ready")
     }
 
     /// Address of the listener at `index` of the configuration.

@@ -1,0 +1,243 @@
+//! Accepting connections. Each worker is one thread that accepts from sockets of its own and serves by itself (decision 32);
+//! it runs as a Pingora service, and listeners come and go with the configuration while it runs.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::Gate;
+use super::connection;
+use super::peer::Peer;
+use super::worker::Worker;
+use crate::http2;
+use crate::identity::forwarded::is_trusted;
+use crate::listener::bind::{Bound, WorkerSocket};
+use crate::listener::bounds::Place;
+use crate::metrics::ClosedReason;
+use crate::metrics::HandshakeResult;
+use crate::tls::handshake::{self, HandshakeError};
+use crate::upstream::pool::Pool;
+
+/// A listener that is open: its sockets and its TLS.
+#[derive(Clone)]
+pub(crate) struct OpenListener {
+    /// Changes with every opening, so that a worker knows old from new.
+    pub(crate) id: u64,
+    pub(crate) bound: Arc<Bound>,
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+/// One worker as a service of the server.
+pub(crate) struct WorkerService {
+    name: String,
+    index: usize,
+    gate: Arc<Gate>,
+    listeners: watch::Receiver<Arc<Vec<OpenListener>>>,
+}
+
+/// Idle upstream connections a worker keeps, over all upstreams.
+const MOST_IDLE_UPSTREAM: usize = 1024;
+/// Pause after the system refused to hand out another socket (EMFILE and its like).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause before a listener that could not be had is tried again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+impl WorkerService {
+    pub(crate) fn new(index: usize, gate: Arc<Gate>, listeners: watch::Receiver<Arc<Vec<OpenListener>>>) -> Self {
+        Self { name: format!("worker {index}"), index, gate, listeners }
+    }
+}
+
+#[async_trait]
+impl Service for WorkerService {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, _shutdown: ShutdownWatch, _per_fd: usize) {
+        let access_log = self.gate.access_log.handle();
+        let worker = Arc::new(Worker { gate: self.gate.clone(), pool: Pool::new(MOST_IDLE_UPSTREAM), access_log });
+        let sweeper = worker.clone();
+        tokio::spawn(async move { sweeper.pool.keep_swept().await });
+        let mut accepting = JoinSet::new();
+        let mut running: HashMap<u64, AbortHandle> = HashMap::new();
+        loop {
+            let open = self.listeners.borrow_and_update().clone();
+            running.retain(|id, task| {
+                let stays = open.iter().any(|listener| listener.id == *id) && !task.is_finished();
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for listener in open.iter().filter(|listener| !running.contains_key(&listener.id)).collect::<Vec<_>>() {
+                match listener.bound.socket(self.index) {
+                    Ok(socket) => {
+                        let task = accepting.spawn(accept(socket, listener.clone(), worker.clone()));
+                        running.insert(listener.id, task);
+                    }
+                    Err(error) => tracing::error!(address = %listener.bound.address(), %error, "cannot listen"),
+                }
+            }
+            // A listener without its task would look open and answer nobody: whatever ended it, it begins again.
+            let all_run = running.len() == open.len();
+            tokio::select! {
+                changed = self.listeners.changed() => if changed.is_err() { return },
+                Some(ended) = accepting.join_next() => match ended {
+                    Err(error) if error.is_cancelled() => {}
+                    _ => tokio::time::sleep(ACCEPT_PAUSE).await,
+                },
+                () = tokio::time::sleep(LISTEN_AGAIN), if !all_run => {}
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+async fn accept(socket: WorkerSocket, listener: OpenListener, worker: Arc<Worker>) {
+    let outcome = match socket {
+        WorkerSocket::Tcp(socket) => match TcpListener::from_std(socket) {
+            Ok(socket) => accept_tcp(socket, listener, worker).await,
+            Err(error) => Err(error),
+        },
+        WorkerSocket::Unix(socket) => match UnixListener::from_std(socket) {
+            Ok(socket) => accept_unix(socket, listener, worker).await,
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = outcome {
+        tracing::error!(%error, "a listener failed");
+    }
+}
+
+async fn accept_tcp(socket: TcpListener, listener: OpenListener, worker: Arc<Worker>) -> io::Result<()> {
+    loop {
+        worker.free_place().await;
+        let (stream, remote) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let Some(mut place) = worker.take_place().await else { continue };
+        let address = remote.ip().to_canonical();
+        let policy = worker.gate.policy.load_full();
+        if !is_trusted(Some(address), &policy.trusted_proxies)
+            && !place.count_for(address, policy.connections.per_address)
+        {
+            worker.gate.metrics.connection_closed(ClosedReason::PerAddress);
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        let peer = Peer { address: Some(address), tls: None };
+        tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
+    }
+}
+
+async fn accept_unix(socket: UnixListener, listener: OpenListener, worker: Arc<Worker>) -> io::Result<()> {
+    loop {
+        worker.free_place().await;
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let Some(place) = worker.take_place().await else { continue };
+        let peer = Peer { address: None, tls: None };
+        tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
+    }
+}
+
+/// One connection from its first byte to its last, in the place it was given.
+async fn serve<S>(stream: S, peer: Peer, tls: Option<TlsAcceptor>, place: Place, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let _place = place;
+    let _open = worker.gate.metrics.connection();
+    match tls {
+        None => serve_http1(stream, peer, worker).await,
+        // Boxed: a handshake needs more room than the connection that follows it.
+        Some(tls) => Box::pin(serve_tls(stream, peer, tls, worker)).await,
+    }
+}
+
+async fn serve_tls<S>(stream: S, mut peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let timeout = worker.gate.policy.load().connections.handshake_timeout;
+    let (stream, negotiated) = match handshake::accept(&tls, stream, timeout).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::debug!(remote = ?peer.address, %error, "no TLS connection");
+            let (result, reason) = match error {
+                HandshakeError::Timeout => (HandshakeResult::Timeout, ClosedReason::HandshakeTimeout),
+                HandshakeError::Closed | HandshakeError::Failed(_) => {
+                    (HandshakeResult::Failed, ClosedReason::HandshakeFailed)
+                }
+            };
+            worker.gate.metrics.handshake(result);
+            worker.gate.metrics.connection_closed(reason);
+            return;
+        }
+    };
+    worker.gate.metrics.handshake(if negotiated.resumed { HandshakeResult::Resumed } else { HandshakeResult::Full });
+    peer.tls = Some(if negotiated.tls13 { "1.3" } else { "1.2" });
+    if negotiated.http2 {
+        http2::serve(stream, Arc::new(peer), worker).await;
+    } else {
+        serve_http1(stream, peer, worker).await;
+    }
+}
+
+async fn serve_http1<S>(stream: S, peer: Peer, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let gate = worker.gate.clone();
+    let reason = connection::serve(stream, Arc::new(peer), worker).await;
+    gate.metrics.connection_closed(reason);
+}
+
+/// Errors of one connection that failed before it was accepted pass; what the system lacks comes back with time.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        tracing::warn!(%error, "cannot accept a connection");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+impl Worker {
+    async fn free_place(&self) {
+        self.gate.connections.free(|| self.gate.policy.load().connections.max).await;
+    }
+
+    /// A place for a connection just accepted; waits where another worker was faster.
+    async fn take_place(&self) -> Option<Place> {
+        loop {
+            let max = self.gate.policy.load().connections.max;
+            if let Some(place) = self.gate.connections.take(max) {
+                return Some(place);
+            }
+            self.free_place().await;
+        }
+    }
+}

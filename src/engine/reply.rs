@@ -1,0 +1,205 @@
+//! Sends the gate's own answers: refusals and logins. `respond` says what they are; here they go out, and it is decided
+//! whether the client's connection survives them (decision 6).
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::client::Client;
+use super::connection::{DRAIN_BYTES, now};
+use super::ending;
+use super::exchange::Outcome;
+use super::policy::Policy;
+use super::report::Report;
+use super::respond::{OwnAnswer, Style};
+use super::wire::{ConnectionField, Downstream, ResponseLine, Wire};
+use crate::admission::{Admitted, BrowserLogin, Refused};
+use crate::credential::challenge::is_navigation;
+use crate::http1::head::{Framing, Version};
+use crate::http1::request::Request;
+use crate::limit::fields::Fields;
+use crate::metrics::{AuthOutcome, ClosedReason};
+use crate::rejection::{Rejection, phrase};
+use crate::session;
+
+/// Refuses what admission refused.
+pub(crate) async fn refuse<C: Client>(
+    client: &mut C,
+    policy: &Policy,
+    request: Request<'_>,
+    refused: Refused,
+    report: &mut Report<'_>,
+) -> Outcome {
+    let Refused { rejection, failure, route, principal, limits, allow, clear_cookie } = refused;
+    if let Some(route) = route {
+        report.routed(route);
+    }
+    report.auth = failure.map(AuthOutcome::from).or(principal.as_ref().map(|_| AuthOutcome::Ok));
+    if let Some(principal) = principal {
+        report.identified(principal);
+    }
+    let route = route.and_then(|id| policy.router.route(id));
+    let style = Style::of(request.fields(), route.is_some_and(|route| route.cors_preflight));
+    let mut own = OwnAnswer::refusal(&rejection, report.request_id.as_str(), &style);
+    if matches!(rejection, Rejection::Unauthorized(_)) {
+        let accepted = route.and_then(|route| route.credentials.as_deref());
+        for challenge in policy.challenges.values(accepted, is_navigation(request)) {
+            own.push("WWW-Authenticate", challenge);
+        }
+    }
+    if let Some(limits) = limits {
+        for (name, value) in limit_fields(&limits) {
+            own.push(name, &value);
+        }
+    }
+    if let Some(allow) = allow {
+        own.push("Allow", allow.as_bytes());
+    }
+    if let Some(name) = clear_cookie {
+        let mut value = Vec::new();
+        session::write_cleared_cookie(&mut value, &name, client.peer().tls.is_some());
+        own.push("Set-Cookie", &value);
+    }
+    answer_own(client, policy, request, &rejection, &own, report).await
+}
+
+/// Refuses a request that was admitted.
+pub(crate) async fn refuse_admitted<C: Client>(
+    client: &mut C,
+    policy: &Policy,
+    request: Request<'_>,
+    admitted: &Admitted,
+    rejection: Rejection,
+    report: &mut Report<'_>,
+) -> Outcome {
+    let cors = policy.router.route(admitted.route()).is_some_and(|route| route.cors_preflight);
+    let style = Style::of(request.fields(), cors);
+    let mut own = OwnAnswer::refusal(&rejection, report.request_id.as_str(), &style);
+    for (name, value) in limit_fields(admitted.permit().fields()) {
+        own.push(name, &value);
+    }
+    answer_own(client, policy, request, &rejection, &own, report).await
+}
+
+/// Sends a refusal, and decides whether the connection survives it (decision 6).
+async fn answer_own<C: Client>(
+    client: &mut C,
+    policy: &Policy,
+    request: Request<'_>,
+    rejection: &Rejection,
+    own: &OwnAnswer,
+    report: &mut Report<'_>,
+) -> Outcome {
+    report.refused(rejection.clone());
+    let left = match request.framing() {
+        Framing::None => 0,
+        Framing::Length(length) => length,
+        Framing::Chunked | Framing::UntilClose => u64::MAX,
+    };
+    let waits = request.expects_continue() && left > 0;
+    // After a body that broke a rule, or of which a part was used already, nobody knows where the next request begins.
+    let keep = request.keep_alive()
+        && !client.worker().gate.is_draining()
+        && !waits
+        && (left <= DRAIN_BYTES || client.body_is_over())
+        && !matches!(rejection, Rejection::Malformed(_) | Rejection::BodyTimeout | Rejection::BodyTooLarge);
+    if !send(client, policy, request, own, keep, report).await {
+        return Outcome::Gone(ClosedReason::WriteTimeout);
+    }
+    if keep && client.drain().await { Outcome::Keep } else { Outcome::Close(ending::closed_by(rejection)) }
+}
+
+/// A page opened by a link with its key: a cookie and the clean link (decision 7).
+pub(crate) async fn log_in<C: Client>(
+    client: &mut C,
+    policy: &Policy,
+    request: Request<'_>,
+    login: &BrowserLogin,
+    report: &mut Report<'_>,
+) -> Outcome {
+    let mut cookie = Vec::new();
+    session::write_cookie(&mut cookie, &login.cookie, &login.token, client.peer().tls.is_some());
+    let mut own = OwnAnswer::new(303);
+    own.push("Location", &login.location);
+    own.push("Set-Cookie", &cookie);
+    own.push("Cache-Control", b"no-store");
+    own.push("Referrer-Policy", b"no-referrer");
+    own.push("X-Request-Id", report.request_id.as_bytes());
+    let keep = request.keep_alive() && matches!(request.framing(), Framing::None);
+    if !send(client, policy, request, &own, keep, report).await {
+        return Outcome::Gone(ClosedReason::WriteTimeout);
+    }
+    if keep { Outcome::Keep } else { Outcome::Close(ClosedReason::Answered) }
+}
+
+/// Writes an answer of the gate's own; says whether it went out.
+pub(crate) async fn send<C: Client>(
+    client: &mut C,
+    policy: &Policy,
+    request: Request<'_>,
+    own: &OwnAnswer,
+    keep: bool,
+    report: &mut Report<'_>,
+) -> bool {
+    report.status = own.status;
+    let field = match (keep, request.version()) {
+        (false, _) => ConnectionField::Close,
+        (true, Version::Http10) => ConnectionField::KeepAlive,
+        (true, Version::Http11) => ConnectionField::Absent,
+    };
+    let body: &[u8] = if request.method() == b"HEAD" { &[] } else { &own.body };
+    queue_own(client.sides().0, own, body, field);
+    report.bytes_out += body.len() as u64;
+    write_body(client, policy, body).await
+}
+
+/// Queues the head of an answer of the gate's own; `body` is what of its body goes out: all, or nothing to HEAD.
+pub(crate) fn queue_own(wire: &mut impl Downstream, own: &OwnAnswer, body: &[u8], connection: ConnectionField) {
+    let length = own.body.len() as u64;
+    let line = ResponseLine {
+        status: own.status,
+        reason: phrase(own.status).as_bytes(),
+        framing: if body.is_empty() && length > 0 { Framing::None } else { Framing::Length(length) },
+        described_length: (body.is_empty() && length > 0).then_some(length),
+        connection,
+    };
+    wire.queue_response(line, own.fields());
+}
+
+/// Writes a body and ends the answer, within the write timeout; says whether it went out.
+pub(crate) async fn write_body<C: Client>(client: &mut C, policy: &Policy, mut body: &[u8]) -> bool {
+    let deadline = now() + policy.request.write_timeout;
+    let (wire, watchdog) = client.sides();
+    poll_fn(|cx| {
+        while !body.is_empty() {
+            match wire.poll_send(body, cx) {
+                Poll::Ready(Ok(sent)) => body = body.get(sent..).unwrap_or_default(),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => return watchdog.poll_expired(deadline, cx).map(|()| false),
+            }
+        }
+        match wire.poll_finish(&[], cx) {
+            Poll::Ready(finished) => Poll::Ready(finished.is_ok()),
+            Poll::Pending => watchdog.poll_expired(deadline, cx).map(|()| false),
+        }
+    })
+    .await
+}
+
+/// Sends what is queued, within the write timeout; says whether it went out.
+pub(crate) async fn flush<C: Client>(client: &mut C, policy: &Policy) -> bool {
+    let deadline = now() + policy.request.write_timeout;
+    let (wire, watchdog) = client.sides();
+    poll_fn(|cx| match wire.poll_flush(cx) {
+        Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+        Poll::Pending => watchdog.poll_expired(deadline, cx).map(|()| false),
+    })
+    .await
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), where there is a limit to tell of.
+pub(crate) fn limit_fields(limits: &Fields) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let (mut policy, mut state) = (Vec::new(), Vec::new());
+    limits.write_policy(&mut policy);
+    limits.write_state(&mut state);
+    [("RateLimit-Policy", policy), ("RateLimit", state)].into_iter().filter(|(_, value)| !value.is_empty())
+}
