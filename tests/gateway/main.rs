@@ -26,6 +26,7 @@ mod keyreload; // the key file changes under a running gate
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod suites; // the admission suites of other gateways, row by row
+mod tidy; // house rules: who may name what, and what the documents must hold
 mod tls; // towards clients: versions, names, resumption, replaced certificates
 mod upstreams; // towards servers: TLS, sockets, balance, health
 mod websocket; // handshakes, tunnels, their limits and ends
