@@ -1,3 +1,5 @@
+//! Access lines: pinned forms, hostile bytes, redaction, and a target that is slow or fails.
+
 use std::io::{Read as _, Write};
 use std::net::IpAddr;
 use std::sync::mpsc;

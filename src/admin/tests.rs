@@ -1,3 +1,5 @@
+//! The admin listener over real sockets: pages, refusals, bounds and deadlines.
+
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

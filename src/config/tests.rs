@@ -1,3 +1,5 @@
+//! Configurations good and bad: the cases of `tests/cases/config`, the contract, the shipped examples, printing.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;

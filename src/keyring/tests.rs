@@ -1,3 +1,5 @@
+//! Whose key it is: entry state, address and time against the outcome.
+
 use super::*;
 use crate::keyring::record::Previous;
 use proptest::prelude::*;

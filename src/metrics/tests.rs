@@ -1,3 +1,5 @@
+//! Every metric after it was touched, closed label sets, bounds, and what `promtool` says.
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};

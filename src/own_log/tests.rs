@@ -1,3 +1,5 @@
+//! The gate's own log: levels, formats, foreign crates, and the last lines at the end.
+
 use std::io::Write;
 use std::sync::{Mutex, mpsc};
 

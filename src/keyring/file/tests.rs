@@ -1,3 +1,5 @@
+//! Key files good and bad: the cases of `tests/cases/keyfile`, the contract, cuts and properties.
+
 use super::*;
 use crate::keyring::source::SourceFacts;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Reloads of real files, replaced in every way that operators and platforms do.
+
 use super::*;
 use crate::key::KeyHash;
 use crate::rejection::AuthFailure;

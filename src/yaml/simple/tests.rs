@@ -1,3 +1,5 @@
+//! The plain reader against the general one: equal, or stepping aside.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -29,6 +29,8 @@ const SAME_LAYER: &[(&str, &str, &str)] = &[
     ("engine", "http2", "hands over after ALPN"),
     ("tunnel", "engine", "borrows its buffers, its watchdog and the ways a stream ends"),
     ("http2", "engine", "serves each stream by the one path of a request"),
+    ("http2", "access_log", "names its protocol for the line of a request"),
+    ("http2", "metrics", "counts how its connections and streams end"),
     ("app", "config", "wires what it says"),
 ];
 
@@ -54,7 +56,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Rooms that may name Pingora, whole or in part.
-const PINGORA: &[&str] = &["app", "engine::worker"];
+const PINGORA: &[&str] = &["app", "engine::accept"];
 
 /// The layer of every room, as `src/lib.rs` says.
 fn layers() -> BTreeMap<String, usize> {

@@ -1,3 +1,5 @@
+//! The watcher as a pure state machine, under a clock of its own.
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
