@@ -365,7 +365,8 @@ fn many_sockets_of_many_keys_end_or_stay_each_by_its_own_key() {
     let mut sockets: Vec<(usize, Socket)> = (0..KEYS_OF * SOCKETS_OF_EACH)
         .map(|n| (n % KEYS_OF, Socket::open(gate.address(0), "/", &key(n % KEYS_OF))))
         .collect();
-    assert_eq!(gate.metric(r#"keygate_websockets_active{route="/"}"#), sockets.len() as f64);
+    let active = |count: f64| (gate.metric(r#"keygate_websockets_active{route="/"}"#) == count).then_some(());
+    eventually("all are open", || active(sockets.len() as f64));
     // Every other socket has a message of 20 kB under way.
     for (_, socket) in sockets.iter_mut().step_by(2) {
         socket.send(BINARY, &[4; 20_000]);
@@ -383,7 +384,7 @@ fn many_sockets_of_many_keys_end_or_stay_each_by_its_own_key() {
         }
         socket.echoes("still here");
     }
-    eventually("130 are left", || (gate.metric(r#"keygate_websockets_active{route="/"}"#) == 130.0).then_some(()));
+    eventually("130 are left", || active(130.0));
     ended(&gate, 70.0);
 }
 
