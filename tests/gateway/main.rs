@@ -25,6 +25,7 @@ mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod keyreload; // the key file changes under a running gate
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
+mod revocation; // the end of a key is the end of its connections
 mod suites; // the admission suites of other gateways, row by row
 mod tidy; // house rules: who may name what, and what the documents must hold
 mod tls; // towards clients: versions, names, resumption, replaced certificates

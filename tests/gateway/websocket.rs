@@ -402,7 +402,7 @@ fn a_websocket_is_a_request_in_flight_until_its_101_only() {
     let limits = "limits: { default: { concurrent: 1, websockets: 5 } }\n";
     let gate = Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", limits));
     let mut open: Vec<_> = (0..5).map(|_| Socket::open(gate.address(0), "/", ALICE)).collect();
-    assert_eq!(gate.metric(OPEN), 5.0);
+    eventually("all are open", || (gate.metric(OPEN) == 5.0).then_some(()));
     open.iter_mut().for_each(|socket| socket.echoes("open at once"));
     drop(open);
     eventually("all are closed", || (gate.metric(OPEN) == 0.0).then_some(()));
