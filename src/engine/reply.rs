@@ -17,6 +17,7 @@ use crate::admission::{Admitted, BrowserLogin, Refused};
 use crate::credential::challenge::is_navigation;
 use crate::http1::head::{Framing, Version};
 use crate::http1::request::Request;
+use crate::identity::forwarded::{Scheme, is_trusted, public_origin};
 use crate::identity::request_id::RequestId;
 use crate::limit::fields::Fields;
 use crate::metrics::{AuthOutcome, ClosedReason, Method};
@@ -71,10 +72,17 @@ pub(crate) async fn refuse<C: Client>(
     }
     if let Some(name) = clear_cookie {
         let mut value = Vec::new();
-        session::write_cleared_cookie(&mut value, &name, client.peer().tls.is_some());
+        session::write_cleared_cookie(&mut value, &name, speaks_tls(client, policy, request));
         own.push("Set-Cookie", &value);
     }
     answer_own(client, policy, request, &rejection, &own, report).await
+}
+
+/// Whether the client speaks TLS: with the gate, or with a trusted proxy before it. Then its cookies are `Secure`.
+fn speaks_tls<C: Client>(client: &C, policy: &Policy, request: Request<'_>) -> bool {
+    let peer = client.peer();
+    let ours = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    public_origin(request, ours, is_trusted(peer.address, &policy.trusted_proxies)).scheme == Scheme::Https
 }
 
 /// Refuses a request that was admitted.
@@ -132,7 +140,7 @@ pub(crate) async fn log_in<C: Client>(
     report: &mut Report<'_>,
 ) -> Outcome {
     let mut cookie = Vec::new();
-    session::write_cookie(&mut cookie, &login.cookie, &login.token, client.peer().tls.is_some());
+    session::write_cookie(&mut cookie, &login.cookie, &login.token, speaks_tls(client, policy, request));
     let mut own = OwnAnswer::new(303);
     own.push("Location", &login.location);
     own.push("Set-Cookie", &cookie);

@@ -16,14 +16,15 @@ mod support;
 mod admin; // the operators' listener, and Prometheus as its reader
 mod auth; // who passes, who does not, and what each is told
 mod bodies; // every framing in both directions, byte for byte
+mod browser; // links, cookies and CORS
 mod commands; // check, serve that cannot start, and what demo prints
 mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod framing; // every row of the head and body tables, as bytes on a socket
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
-mod keyreload; // the key file changes under a running gate
 mod identity; // what the upstream is told of the caller, and that no client can say it
+mod keyreload; // the key file changes under a running gate
 mod limits; // limits through real sockets: exact, and told as the draft wants
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
