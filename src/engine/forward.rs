@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::connection::now;
 use super::key_watch::KeyWatch;
 use super::policy::{Policy, RoutePlan};
-use super::relay::{Answering, Relay, RelayError, Revocation, Timing, TrailerFilters};
+use super::relay::{Answering, EndReason, Relay, RelayError, Revocation, Timing, TrailerFilters};
 use super::report::Report;
 use super::respond::is_grpc;
 use super::watchdog::Watchdog;
@@ -25,7 +25,7 @@ use crate::identity::forwarded::Scheme;
 use crate::identity::response::{Nominations, keeps_response_field, keeps_trailer};
 use crate::identity::{self, Forward, Protocol, Who};
 use crate::keyring::Keyring;
-use crate::rejection::Rejection;
+use crate::rejection::{AuthFailure, Rejection};
 use crate::route::Route;
 use crate::upstream::HostPolicy;
 use crate::upstream::connect::{ConnectError, Connection as UpstreamConnection};
@@ -278,6 +278,9 @@ fn refused(error: ConnectError) -> Failed {
 /// What the client is told when no answer has begun.
 fn before_answer(error: RelayError) -> Attempt {
     Attempt::Failed(match error {
+        // A key that ended while the upstream was at work is a bad key now, and a client that reads so does not retry.
+        RelayError::Ended(EndReason::KeyRevoked) => Failed::Refused(Rejection::Unauthorized(AuthFailure::Disabled)),
+        RelayError::Ended(EndReason::KeyExpired) => Failed::Refused(Rejection::Unauthorized(AuthFailure::Expired)),
         RelayError::ClientGone | RelayError::ClientStalled | RelayError::Ended(_) => Failed::Broken(error),
         RelayError::ClientMalformed(rule) => Failed::Refused(Rejection::Malformed(rule)),
         RelayError::ClientSlow => Failed::Refused(Rejection::BodyTimeout),

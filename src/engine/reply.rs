@@ -2,6 +2,7 @@
 //! whether the client's connection survives them (decision 6).
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::identity::request_id::RequestId;
 use crate::limit::fields::Fields;
 use crate::metrics::{AuthOutcome, ClosedReason, Method};
 use crate::rejection::{Rejection, phrase};
+use crate::route::Route;
 use crate::session;
 
 /// Answers a head that could not be read. There is no request to log: the connection's end tells the rest.
@@ -56,12 +58,7 @@ pub(crate) async fn refuse<C: Client>(
     let route = route.and_then(|id| policy.router.route(id));
     let style = Style::of(request.fields(), route.is_some_and(|route| route.cors_preflight));
     let mut own = OwnAnswer::refusal(&rejection, report.request_id.as_str(), &style);
-    if matches!(rejection, Rejection::Unauthorized(_)) {
-        let accepted = route.and_then(|route| route.credentials.as_deref());
-        for challenge in policy.challenges.values(accepted, is_navigation(request)) {
-            own.push("WWW-Authenticate", challenge);
-        }
-    }
+    push_challenges(&mut own, &rejection, policy, route, request);
     if let Some(limits) = limits {
         for (name, value) in limit_fields(&limits) {
             own.push(name, &value);
@@ -94,13 +91,30 @@ pub(crate) async fn refuse_admitted<C: Client>(
     rejection: Rejection,
     report: &mut Report<'_>,
 ) -> Outcome {
-    let cors = policy.router.route(admitted.route()).is_some_and(|route| route.cors_preflight);
-    let style = Style::of(request.fields(), cors);
+    let route = policy.router.route(admitted.route());
+    let style = Style::of(request.fields(), route.is_some_and(|route| route.cors_preflight));
     let mut own = OwnAnswer::refusal(&rejection, report.request_id.as_str(), &style);
+    push_challenges(&mut own, &rejection, policy, route, request);
     for (name, value) in limit_fields(admitted.permit().fields()) {
         own.push(name, &value);
     }
     answer_own(client, policy, request, &rejection, &own, report).await
+}
+
+/// What a 401 must name (RFC 9110 section 15.5.2): the ways in which the route takes a key.
+fn push_challenges(
+    own: &mut OwnAnswer,
+    rejection: &Rejection,
+    policy: &Policy,
+    route: Option<&Arc<Route>>,
+    request: Request<'_>,
+) {
+    if matches!(rejection, Rejection::Unauthorized(_)) {
+        let accepted = route.and_then(|route| route.credentials.as_deref());
+        for challenge in policy.challenges.values(accepted, is_navigation(request)) {
+            own.push("WWW-Authenticate", challenge);
+        }
+    }
 }
 
 /// Sends a refusal, and decides whether the connection survives it (decision 6).

@@ -198,6 +198,25 @@ fn requests_in_flight_are_counted_until_their_end() {
     assert_eq!(get(gate.address(0), "/slow", &with(ALICE)).status, 200);
 }
 
+/// Regression: a request whose key ended before its answer began was cut without a word, which clients retry.
+#[test]
+fn a_request_whose_key_ends_while_the_upstream_works_is_told_so() {
+    let held = Held::start();
+    let gate = Gateway::start(&config_with(&held.origin, ROUTE, ""));
+    let mut clients: Vec<_> = (0..2).map(|_| Client::connect(gate.address(0))).collect();
+    for (client, key) in clients.iter_mut().zip([ALICE, BOB]) {
+        client.send(format!("GET /slow HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n"));
+    }
+    held.waits_for(2);
+    gate.replace_keys(&KEYS.replace("    user: alice\n", "    user: alice\n    disabled: true\n"));
+    let refused = clients[0].read();
+    assert_eq!((refused.status, refused.all("www-authenticate").is_empty()), (401, false));
+    let line = gate.access_line(refused.one("x-request-id").expect("an id"));
+    assert_eq!((line["outcome"].as_str(), line["reason"].as_str()), (Some("unauthorized"), Some("disabled")));
+    held.let_go();
+    assert_eq!(clients[1].read().status, 200, "other keys' requests go on");
+}
+
 #[test]
 fn a_reload_keeps_what_was_used() {
     let origin = Origin::ok();
