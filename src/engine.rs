@@ -2,6 +2,7 @@
 //! exit. Read `accept` (a connection comes in), `connection` (a head is read), `exchange` (one request, top to bottom) and
 //! `forward` in this order.
 
+pub(crate) mod abort;
 pub(crate) mod accept;
 pub(crate) mod answer_h1;
 pub(crate) mod buffer;

@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::Gate;
+use super::abort::Abort;
 use super::connection;
 use super::peer::Peer;
 use super::worker::Worker;
@@ -167,7 +168,7 @@ async fn accept_unix(socket: UnixListener, listener: OpenListener, worker: Arc<W
 /// One connection from its first byte to its last, in the place it was given.
 async fn serve<S>(stream: S, peer: Peer, tls: Option<TlsAcceptor>, place: Place, worker: Arc<Worker>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _place = place;
     let _open = worker.gate.metrics.connection();
@@ -180,7 +181,7 @@ where
 
 async fn serve_tls<S>(stream: S, mut peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let timeout = worker.gate.policy.load().connections.handshake_timeout;
     let (stream, negotiated) = match handshake::accept(&tls, stream, timeout).await {
@@ -211,7 +212,7 @@ where
 
 async fn serve_http1<S>(stream: S, peer: Peer, worker: Arc<Worker>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let gate = worker.gate.clone();
     let reason = connection::serve(stream, Arc::new(peer), worker).await;

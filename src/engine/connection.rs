@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::abort::Abort;
 use super::buffer::Buffer;
 use super::ending;
 use super::exchange_h1::{self, Next};
@@ -83,7 +84,7 @@ enum Read {
 /// Serves a connection until it ends; says why it did.
 pub(crate) async fn serve<S>(io: S, peer: Arc<Peer>, worker: Arc<Worker>) -> ClosedReason
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let wire = H1Wire::new(io, Buffer::default(), Sender::Client);
     let mut connection = Connection { wire, watchdog: Watchdog::default(), peer, worker };

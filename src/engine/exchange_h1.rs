@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::abort::Abort;
 use super::buffer::Buffer;
 use super::client::Client;
 use super::connection::{Connection, HeadBytes};
@@ -67,7 +68,7 @@ where
 /// Handles one request whose head was cut from the connection.
 pub(crate) async fn handle<S>(mut connection: Connection<S>, mut head: HeadBytes) -> Next<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if head.request().is_websocket() {
         head.compact();
@@ -93,7 +94,12 @@ where
     match outcome {
         Outcome::Keep => Next::Keep(connection, head.into_spans()),
         Outcome::Close(reason) => Next::Close(connection, reason),
-        Outcome::Gone(reason) => Next::Gone(reason),
+        Outcome::Gone(reason) => {
+            if connection.wire.ends_with_its_close() {
+                connection.wire.io.abort();
+            }
+            Next::Gone(reason)
+        }
         Outcome::Tunnel { .. } => Next::Gone(ClosedReason::Fault),
     }
 }

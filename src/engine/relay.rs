@@ -147,8 +147,21 @@ pub(crate) struct Direction {
     pub(crate) bytes: u64,
     /// When it last made progress.
     moved: Instant,
+    /// How long the sink kept it waiting in all: no fault of the source.
+    held: Duration,
     /// What it waits for.
     blocked: Blocked,
+}
+
+impl Direction {
+    /// When more of a body that `began` at a moment must have come: the idle bound, or the moment its average falls below
+    /// the floor (decision 16).
+    fn due(&self, began: Instant, timing: &Timing) -> Instant {
+        let idle = self.moved + timing.body_idle;
+        let Some(rate) = timing.body_min_rate.filter(|rate| *rate > 0) else { return idle };
+        let paid = Duration::from_secs(self.bytes / rate);
+        idle.min(began + self.held + paid.max(MIN_RATE_GRACE))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +187,7 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         watchdog: &'a mut Watchdog,
         now: Instant,
     ) -> Self {
-        let direction = Direction { done: false, bytes: 0, moved: now, blocked: Blocked::Source };
+        let direction = Direction { done: false, bytes: 0, moved: now, held: Duration::ZERO, blocked: Blocked::Source };
         Self {
             down,
             up,
@@ -263,7 +276,7 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         if !self.sends_body {
             match self.up.poll_finish(&[], cx) {
                 Poll::Ready(Ok(())) => self.request.done = true,
-                Poll::Ready(Err(_)) => self.upstream_deaf = true,
+                Poll::Ready(Err(_)) => self.become_deaf(),
                 Poll::Pending => self.request.blocked = Blocked::Sink,
             }
             return Ok(());
@@ -280,10 +293,16 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             Err(PumpError::TooLarge) => Err(RelayError::BodyTooLarge),
             // The upstream may have answered and closed before it read everything: its answer decides.
             Err(PumpError::Sink) => {
-                self.upstream_deaf = true;
+                self.become_deaf();
                 Ok(())
             }
         }
+    }
+
+    /// The upstream takes no more of the request: from here on it has the time for an answer that it has behind a whole one.
+    fn become_deaf(&mut self) {
+        self.upstream_deaf = true;
+        self.response.moved = self.now();
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {
@@ -373,7 +392,7 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
         };
         let request = match (self.request.done || self.upstream_deaf, self.request.blocked) {
             (true, _) => None,
-            (false, Blocked::Source) => Some((self.body_deadline(), RelayError::ClientSlow)),
+            (false, Blocked::Source) => Some((self.request.due(self.began, timing), RelayError::ClientSlow)),
             (false, Blocked::Sink) => Some((self.request.moved + timing.upstream_write, RelayError::UpstreamStalled)),
         };
         match (answer, request) {
@@ -387,14 +406,6 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => (self.response.moved + timing.response, RelayError::UpstreamSlow),
         }
-    }
-
-    /// When the client must have sent more: the idle bound, or the moment its average falls below the floor.
-    fn body_deadline(&self) -> Instant {
-        let idle = self.request.moved + self.timing.body_idle;
-        let Some(rate) = self.timing.body_min_rate.filter(|rate| *rate > 0) else { return idle };
-        let paid = Duration::from_secs(self.request.bytes / rate);
-        idle.min(self.began + paid.max(MIN_RATE_GRACE))
     }
 
     fn now(&self) -> Instant {
@@ -411,6 +422,7 @@ fn pump<A: Wire, B: Wire>(
     keeps: &(dyn Fn(&[u8]) -> bool + Sync),
     cx: &mut Context<'_>,
 ) -> Result<Poll<()>, PumpError> {
+    let mut held_since = (direction.blocked == Blocked::Sink).then_some(direction.moved);
     loop {
         if from.data().is_empty() {
             match from.poll_fill(cx) {
@@ -444,6 +456,9 @@ fn pump<A: Wire, B: Wire>(
         from.consume(sent);
         direction.bytes += sent as u64;
         direction.moved = now();
+        if let Some(since) = held_since.take() {
+            direction.held += direction.moved.saturating_duration_since(since);
+        }
     }
 }
 
@@ -457,3 +472,6 @@ fn upstream_failed(error: WireError) -> RelayError {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

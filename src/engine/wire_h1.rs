@@ -14,6 +14,11 @@ use crate::http1::write;
 
 /// Most bytes of a body or its framing held between a read and the write that follows.
 const MAX_BUFFERED: usize = super::buffer::LARGE;
+/// Pieces of a body up to this size are gathered before they are written: a client that sends chunks of one byte must not
+/// cost a system call for each.
+const SMALL_PIECE: usize = 1024;
+/// Most bytes gathered.
+const MAX_GATHERED: usize = 16 * 1024;
 
 /// One HTTP/1 connection in the middle of an exchange.
 #[derive(Debug)]
@@ -76,6 +81,11 @@ impl<S> H1Wire<S> {
     /// Whether the body being read is over and all of it was used.
     pub(crate) fn body_is_over(&self) -> bool {
         self.payload == 0 && self.decoder.is_over()
+    }
+
+    /// Whether the message being sent has no other end than the connection's, and has not come to it.
+    pub(crate) fn ends_with_its_close(&self) -> bool {
+        self.encoder == Encoder::UntilClose
     }
 
     /// Gives back what an idle connection does not need.
@@ -176,7 +186,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
             Encoder::Exactly(_) | Encoder::UntilClose => {}
             Encoder::Ended => return Poll::Ready(Err(WireError::Malformed("body_after_its_end"))),
         }
-        let sent = ready!(self.poll_write_behind(data.get(..most).unwrap_or_default(), cx))?;
+        let data = data.get(..most).unwrap_or_default();
+        let waiting = self.queued.len() - self.queued_at;
+        let sent = if most <= SMALL_PIECE && waiting + most <= MAX_GATHERED {
+            // Whoever sends pieces flushes before it waits for more, so that a piece stays here only while others come.
+            self.queued.extend_from_slice(data);
+            most
+        } else {
+            ready!(self.poll_write_behind(data, cx))?
+        };
         match &mut self.encoder {
             Encoder::Exactly(left) => *left -= sent as u64,
             Encoder::Chunked { left, .. } => *left -= sent,
@@ -251,3 +269,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+#[cfg(test)]
+mod tests;

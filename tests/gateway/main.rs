@@ -21,6 +21,7 @@ mod commands; // check, serve that cannot start, and what demo prints
 mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod framing; // every row of the head and body tables, as bytes on a socket
+mod hostile_upstream; // answers that break every rule
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod identity; // what the upstream is told of the caller, and that no client can say it
@@ -31,6 +32,7 @@ mod reuse; // connections to the upstream, and the one safe retry
 mod revocation; // the end of a key is the end of its connections
 mod suites; // the admission suites of other gateways, row by row
 mod tidy; // house rules: who may name what, and what the documents must hold
+mod timeouts; // a deadline for every phase, and what strangers can hold
 mod tls; // towards clients: versions, names, resumption, replaced certificates
 mod upstreams; // towards servers: TLS, sockets, balance, health
 mod websocket; // handshakes, tunnels, their limits and ends
