@@ -149,3 +149,30 @@ fn what_the_demo_prints_works_when_pasted() {
     assert_eq!(ended.code(), Some(0));
     assert!(reader.join().unwrap() > 0, "access lines are shown");
 }
+
+#[test]
+fn the_log_is_for_machines_or_people() {
+    let origin = Origin::ok();
+    let text = config(&origin).replace("format: json", "format: text").replace("access: stdout", "access: access.log");
+    let dir = folder(&text);
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_keygate"))
+        .arg("serve")
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = gate.stderr.take().unwrap();
+    let _gate = Running(gate);
+    let lines: Vec<String> =
+        BufReader::new(log).lines().map_while(Result::ok).take_while(|l| !l.contains("ready")).collect();
+    let listening = lines.iter().find(|line| line.contains(": listening ")).unwrap();
+    assert!(!listening.starts_with('{') && listening.contains("INFO"), "{listening}");
+    let address = listening.split("address=").nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(crate::support::client::get(address, "/v1", &[]).status, 401);
+    let line = crate::support::eventually("an access line", || {
+        fs::read_to_string(dir.path().join("access.log")).ok().filter(|text| text.ends_with('\n'))
+    });
+    assert!(!line.starts_with('{') && line.contains("/v1") && line.contains("401"), "{line}");
+}

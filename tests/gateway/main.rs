@@ -20,6 +20,7 @@ mod browser; // links, cookies and CORS
 mod commands; // check, serve that cannot start, and what demo prints
 mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
+mod contract; // the contract as written, and each of its settings turned
 mod framing; // every row of the head and body tables, as bytes on a socket
 mod hostile_upstream; // answers that break every rule
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers

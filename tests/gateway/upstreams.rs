@@ -283,3 +283,32 @@ fn a_name_is_resolved_before_the_first_request() {
     let gate = Gateway::start(&config("servers: [\"no-such-name.invalid:80\"]"));
     assert!(matches!(ask(&gate).status, 502 | 503), "a name without an address is no server");
 }
+
+/// Checks of which the n-th passes when the n-th letter of `script` is `+` and fails when it is `-`, the last for ever.
+fn scripted(script: &'static str, thresholds: &str) -> Vec<&'static str> {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::start(move |_| {
+        let number = asked.fetch_add(1, Ordering::SeqCst).min(script.len() - 1);
+        if script.as_bytes()[number] == b'+' {
+            Answer::ok("well")
+        } else {
+            Answer::raw("HTTP/1.1 500 Sick\r\nContent-Length: 0\r\n\r\n")
+        }
+    });
+    let check = format!("health_check: {{ path: /health, interval: 30ms, {thresholds} }}");
+    let gate = Gateway::start(&config(&format!("servers: [\"{}\"], {check}", origin.address())));
+    eventually("the script is over", || (origin.requests().len() > script.len() + 2).then_some(()));
+    let events = gate.events();
+    let told = events.iter().filter_map(|event| event["message"].as_str());
+    told.filter_map(|message| ["server is unhealthy", "server is healthy again"].into_iter().find(|m| *m == message))
+        .collect()
+}
+
+#[test]
+fn a_server_changes_sides_after_so_many_checks() {
+    let (out, back) = ("server is unhealthy", "server is healthy again");
+    assert!(scripted("+--+--+", "unhealthy_after: 3, healthy_after: 1").is_empty());
+    assert_eq!(scripted("+--+++", "unhealthy_after: 2, healthy_after: 1"), [out, back]);
+    assert_eq!(scripted("--+-+-+-", "unhealthy_after: 2, healthy_after: 2"), [out]);
+    assert_eq!(scripted("--+-++++", "unhealthy_after: 2, healthy_after: 2"), [out, back]);
+}
