@@ -59,8 +59,13 @@ class Lab:
         return self._keep(driver)
 
     def stop(self):
-        """Stops everything; a fault of one (a key in a log) is told when all are stopped."""
+        """Stops everything; a fault of one (a key in a log, or at an upstream) is told when all are stopped."""
         faults = []
+        keys = [key for gate in self._started if isinstance(gate, Gate) for key in gate.keys]
+        for upstream in self._started:
+            if isinstance(upstream, (StandIn, SocketStandIn)):
+                leaks = [seen.target for seen in upstream.seen for key in keys if seen.holds(key.secret) or seen.holds(key.hash)]
+                faults += [AssertionError(f"a key reached an upstream: {leaks}")] if leaks else []
         while self._started:
             try:
                 self._started.pop().stop()

@@ -1,7 +1,7 @@
 """Debian's Prometheus: it scrapes a target through the gate and remote-writes through it; the gate's own page too."""
 
-import json
 import struct
+import subprocess
 
 import httpx
 import pytest
@@ -124,6 +124,10 @@ remote_write:
     def value(query):
         found = httpx.get(f"http://{web}/api/v1/query", params={"query": query}).json()["data"]["result"]
         return found and float(found[0]["value"][1])
+
+    page = httpx.get(f"http://{gate.admin}/metrics").content
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, timeout=20)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b""), checked
 
     assert eventually("a value", lambda: value('rain_total{job="target"}')) == 42
     assert eventually("the gate's own value", lambda: value('keygate_auth_total{outcome="ok"}')) >= 1

@@ -147,7 +147,8 @@ def test_a_refused_key_is_readable(model, kind):
             claude(model, "kg_nobody").messages.create(**ASK, max_tokens=9)
     assert refused.value.status_code == 401 and REASON in str(refused.value)
     assert refused.value.response.headers["www-authenticate"]
-    assert len(model.gate.access(status=401)) <= 1 and not model.upstream.seen
+    assert model.gate.await_access(status=401)["reason"] == "unknown"
+    assert len(model.gate.access(status=401)) == 1 and not model.upstream.seen
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
@@ -199,6 +200,20 @@ def test_mlflow_by_token_and_by_password(model, tracking, env):
 
 def test_mlflow_says_why_it_was_refused(model, tracking):
     """The reason is in the exception."""
-    with pytest.raises(Exception, match=REASON):
+    with pytest.raises(mlflow.exceptions.MlflowException, match=REASON):
         tracking(TOKEN="kg_nobody").search_experiments()
     assert not model.upstream.seen
+
+
+def test_mlflow_waits_for_a_limit(model, tracking, monkeypatch):
+    """A 429 is retried after the time that the gate gives; without retries its reason is in the exception."""
+    client = tracking(TOKEN=SLOW.secret)
+    client.search_experiments()
+    began = time.monotonic()
+    client.search_experiments()
+    assert 0.5 < time.monotonic() - began < 10 and len(model.upstream.seen) == 2
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(mlflow.exceptions.MlflowException, match="(?i)too many|rate|limit"):
+        client.search_experiments()
+    model.gate.await_access(status=429)
+    model.check_key_stayed()
