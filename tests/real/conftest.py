@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ class Lab:
     def socket_upstream(self, protocols=()):
         """A stand-in for WebSocket."""
         return self._keep(SocketStandIn(protocols))
+
+    def certificate(self):
+        """A folder with `cert.pem`, for 127.0.0.1 and its own authority, and `key.pem`."""
+        folder = self.folder("certificate")
+        subject = ["-subj", "/CN=gate.test", "-addext", "subjectAltName=IP:127.0.0.1"]
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+        subprocess.run([*make, *subject, *files], check=True, capture_output=True, timeout=20)
+        (folder / "key.pem").chmod(0o600)
+        return folder
 
     def browser(self):
         """A browser; the test is skipped, with the reason, where there is none to install."""

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from harness.gate import Key
+from harness.gate import Key, plain_and_tls
 
 ALICE = Key("alice")
 REASON = "A valid API key is required."
@@ -58,7 +58,7 @@ routes:
   - {{ path: /ws, upstream: sockets }}
   - {{ path: /, upstream: app }}
 """
-        self.gate = lab.gate(config, [ALICE])
+        self.gate = lab.gate(config, [ALICE], listen=plain_and_tls(lab.certificate()))
         self.browser = lab.browser()
 
     def answer(self, out, seen):
@@ -148,3 +148,22 @@ def test_requests_across_origins(page):
     assert bad["status"] == 401 and json.loads(bad["body"])["message"] == REASON
     preflight = next(seen for seen in page.http.seen if seen.method == "OPTIONS")
     assert preflight.one("X-Auth-User") is None
+
+
+def test_over_tls(page):
+    """The page comes over HTTP/2, the socket over a connection of its own; the login's cookie is Secure."""
+    secure = page.gate.addresses[1]
+    page.browser.get(f"https://{secure}/app?tab=2&api_key={ALICE.secret}")
+    assert page.browser.current_url == f"https://{secure}/app?tab=2"
+    protocol = "return performance.getEntriesByType('navigation')[0].nextHopProtocol"
+    assert page.browser.execute_script(protocol) == "h2"
+    [cookie] = [cookie for cookie in page.browser.get_cookies() if cookie["name"] == "keygate_session"]
+    assert cookie["secure"] and cookie["httpOnly"] and cookie["sameSite"] == "Lax"
+    assert page.run(EVENTS, "/events", "/seen") == ["one", "two"]
+    assert page.run(FETCH, "/data", {"method": "POST", "body": "x"})["status"] == 200
+    assert page.run(SOCKET, f"wss://{secure}/ws", ["app.v1"])["message"] == "h\u00e9llo"
+    got = page.run(SOCKET, f"wss://{secure}/ws", ["app.v1", f"keygate.key.{ALICE.secret}"])
+    assert got == {"protocol": "app.v1", "message": "h\u00e9llo", "code": 4003, "reason": "bye"}
+    seen = page.http.last("/data")
+    assert seen.one("X-Forwarded-Proto") == "https" and seen.one("X-Auth-User") == "alice"
+    assert page.gate.await_access(target="/events")["protocol"] == "HTTP/2"

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness.gate import Key
+from harness.gate import Key, plain_and_tls
 
 ALICE = Key("alice")
 FORMAT = "\n%{json}"
@@ -17,13 +17,7 @@ FORMAT = "\n%{json}"
 @pytest.fixture(scope="module")
 def certificate(shared_lab):
     """A certificate for 127.0.0.1 that is its own authority."""
-    folder = shared_lab.folder("certificate")
-    subject = ["-subj", "/CN=gate.test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
-    subprocess.run([*make, *subject, *files], check=True, capture_output=True, timeout=20)
-    (folder / "key.pem").chmod(0o600)
-    return folder
+    return shared_lab.certificate()
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +32,7 @@ def site(shared_lab, certificate):
             out.send(200, json.dumps(told))
 
     upstream = shared_lab.upstream(answer)
-    listen = (
-        f'[{{ address: "127.0.0.1:0" }}, {{ address: "127.0.0.1:0", tls: {{ certificates: '
-        f"[{{ cert: {certificate / 'cert.pem'}, key: {certificate / 'key.pem'} }}] }} }}]"
-    )
+    listen = plain_and_tls(certificate)
     config = f"""
 upstreams:
   app: {{ servers: ["{upstream.address}"] }}
@@ -107,11 +98,12 @@ def test_an_upload_of_unknown_length(curl, large_file):
 
 
 def test_a_wrong_key_is_told_before_the_body(curl, large_file, site):
-    """With `Expect`, nothing of the body is sent; without, the answer is read all the same."""
+    """With `Expect`, nothing of the body is sent; without, the answer is read all the same. Over HTTP/2 curl 7.88 fills the
+    first window all the same, which is all that the gate grants a stranger."""
     upstream, _ = site
     before = len(upstream.seen)
     body, measured, trace = curl("/put", "-T", large_file, "-H", "Expect: 100-continue", key="kg_nobody")
-    assert (measured["http_code"], measured["size_upload"]) == (401, 0), trace
+    assert measured["http_code"] == 401 and measured["size_upload"] <= (65535 if curl.version == "2" else 0), trace
     assert json.loads(body)["message"] == "A valid API key is required."
     body, measured, trace = curl("/put", "-T", large_file, "-H", "Expect:", key="kg_nobody")
     assert measured["http_code"] == 401 and json.loads(body)["status"] == 401, trace

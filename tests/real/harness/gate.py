@@ -38,6 +38,12 @@ def own_key():
     return head + tail
 
 
+def plain_and_tls(certificate):
+    """The `listen` section of a plain listener and a TLS one, with `cert.pem` and `key.pem` of a folder."""
+    pair = f"{{ cert: {certificate / 'cert.pem'}, key: {certificate / 'key.pem'} }}"
+    return f'[{{ address: "127.0.0.1:0" }}, {{ address: "127.0.0.1:0", tls: {{ certificates: [{pair}] }} }}]'
+
+
 @dataclass
 class Key:
     """A key and what its entry says."""
