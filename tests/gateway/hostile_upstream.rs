@@ -96,7 +96,7 @@ fn a_malformed_body_never_looks_complete() {
         let mut client = Client::connect(gate.address(0));
         ask(&mut client, "GET", "/", "");
         let all = client.read_to_close();
-        assert!(!looks_complete(&all), "{}: {}", case.name, String::from_utf8_lossy(&all));
+        assert!(!looks_complete(&all), "{}: {}", case.name, cases::escape(&all));
         let before = origin.connections();
         let mut client = Client::connect(gate.address(0));
         ask(&mut client, "GET", "/fine", "");

@@ -54,6 +54,28 @@ fn an_upstream_that_says_close_is_not_asked_again_on_that_connection() {
     }
 }
 
+#[test]
+fn a_pooled_connection_that_was_closed_in_the_meantime_is_not_tried() {
+    // What may not be sent twice must not be lost to a connection that is known to be gone.
+    let closed = Arc::new(AtomicUsize::new(0));
+    let count = closed.clone();
+    let origin = Origin::start_raw(move |number, stream, log| {
+        let mut reader = Reader { stream, buffer: Vec::new() };
+        let request = reader.request(number, log);
+        log.seen.lock().unwrap().extend(request);
+        let _ = reader.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        drop(reader);
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let gate = gate(&origin);
+    let mut client = Client::connect(gate.address(0));
+    for round in 1..=20 {
+        assert_eq!(send(&mut client, "POST", "/", "abc").status, 200, "{round}");
+        eventually("the origin closes", || (closed.load(Ordering::SeqCst) == round).then_some(()));
+    }
+    assert_eq!((origin.requests().len(), origin.connections()), (20, 20));
+}
+
 /// An origin whose first connection answers one request and, on the next, does as `second` says; later connections are
 /// fine. Counts the requests it read by target.
 fn dying(second: impl Fn(&mut Reader) + Send + Sync + 'static) -> Origin {
