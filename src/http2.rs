@@ -2,7 +2,8 @@
 //! HTTP/1 request's and read by the same parser (`head`), and takes the same path (`stream`). Framing, HPACK and flow control
 //! are the `h2` crate's, with bounds of ours (`security.md` A5, decisions 28 and 35).
 
-pub(crate) mod fields;
+pub(crate) mod answer;
+mod fields;
 mod head;
 mod stream;
 mod wire;

@@ -16,6 +16,7 @@ pub mod pool;
 pub mod registry;
 pub mod resolve;
 pub mod server;
+pub mod sessions;
 pub mod stream;
 
 use client_tls::ClientTls;

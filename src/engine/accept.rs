@@ -28,6 +28,7 @@ use crate::metrics::ClosedReason;
 use crate::metrics::HandshakeResult;
 use crate::tls::handshake::{self, HandshakeError};
 use crate::upstream::pool::Pool;
+use crate::upstream::sessions::Sessions;
 
 /// A listener that is open: its sockets and its TLS.
 #[derive(Clone)]
@@ -63,9 +64,14 @@ impl WorkerService {
 impl Service for WorkerService {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _shutdown: ShutdownWatch, _per_fd: usize) {
         let access_log = self.gate.access_log.handle();
-        let worker = Arc::new(Worker { gate: self.gate.clone(), pool: Pool::new(MOST_IDLE_UPSTREAM), access_log });
+        let worker = Arc::new(Worker {
+            gate: self.gate.clone(),
+            pool: Pool::new(MOST_IDLE_UPSTREAM),
+            sessions: Sessions::default(),
+            access_log,
+        });
         let sweeper = worker.clone();
-        tokio::spawn(async move { sweeper.pool.keep_swept().await });
+        tokio::spawn(async move { sweeper.sweep().await });
         let mut accepting = JoinSet::new();
         let mut running: HashMap<u64, AbortHandle> = HashMap::new();
         loop {

@@ -1,6 +1,8 @@
 //! Forwarding: an admitted request goes to a server of its route's upstream, and the answer comes back. Takes an `Admitted`,
 //! so that nothing else can be forwarded (design rule 1).
 
+mod http2;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::rejection::{AuthFailure, Rejection};
 use crate::route::Route;
 use crate::upstream::HostPolicy;
 use crate::upstream::connect::{ConnectError, Connection as UpstreamConnection};
+use crate::upstream::server::Server;
 
 /// Most interim responses passed on before a final one must come.
 const MOST_INTERIM: usize = 16;
@@ -49,9 +52,30 @@ pub(crate) enum Failed {
     Broken(RelayError),
 }
 
+/// Why one attempt brought no answer.
 enum Attempt {
     Retry,
     Failed(Failed),
+}
+
+/// Where an exchange broke off.
+enum Unanswered {
+    /// Before the final answer's head.
+    Before(RelayError),
+    /// After it.
+    Within(RelayError),
+}
+
+/// An exchange that is through.
+struct Relayed {
+    /// The request was read and handed on whole.
+    request_done: bool,
+    /// The client was told that its connection ends.
+    close: bool,
+    /// The upstream said that its connection ends.
+    closes: bool,
+    /// The upstream switched protocols.
+    switched: bool,
 }
 
 /// One admitted request and what forwarding it needs.
@@ -80,6 +104,9 @@ impl Forwarding<'_> {
     ) -> Result<Forwarded, Failed> {
         let (route, plan) = self.policy.plan(self.admitted.route()).ok_or(Failed::Refused(Rejection::Internal))?;
         route.forward_path(self.request.path()).map_err(Failed::Refused)?;
+        if plan.upstream.settings().http2 {
+            return Box::pin(self.run_http2(route, plan, down, watchdog, report)).await;
+        }
         let random = self.worker.random_word();
         let mut connection = plan.upstream.connect(&self.worker.pool, random, now()).await.map_err(refused)?;
         loop {
@@ -101,25 +128,54 @@ impl Forwarding<'_> {
         report: &mut Report<'_>,
     ) -> Result<Forwarded, Attempt> {
         let reused = connection.is_reused();
-        let host = self.host(plan, &connection);
+        let host = self.host(plan, connection.server());
         report.upstream_begins(connection.server().clone(), now());
         let mut up = H1Answer::new(H1Wire::new(&mut connection.stream, Buffer::default(), Sender::Upstream));
-        let head = self.upstream_head(route, &host, report);
+        let protocol = if self.request.is_websocket() { Protocol::WebSocket } else { Protocol::Http1 };
+        let head = self.upstream_head(route, &host, protocol, report);
         self.policy.identity.write_request_head(up.wire.begin_message(head.framing), self.request, &head);
+        let relayed = match self.exchange(route, plan, &mut up, down, watchdog, report).await {
+            Ok(relayed) => relayed,
+            Err(Unanswered::Within(error)) => return Err(Attempt::Failed(Failed::Broken(error))),
+            Err(Unanswered::Before(error)) => {
+                let dead = matches!(error, RelayError::UpstreamGone) && reused && !up.has_answered();
+                return Err(if dead && self.is_replayable() { Attempt::Retry } else { before_answer(error) });
+            }
+        };
+        if relayed.switched {
+            let early = std::mem::take(&mut up.wire.input);
+            return Ok(Forwarded::Tunnel { upstream: connection, early });
+        }
+        let Relayed { request_done, close, closes, .. } = relayed;
+        if request_done && !closes && up.wire.body_is_over() && up.wire.input.bytes().is_empty() {
+            self.worker.pool.put(&plan.upstream, connection, now());
+        }
+        Ok(Forwarded::Done { request_done, close })
+    }
+
+    /// Relays one request, of which the head is queued to `up`, and its answer.
+    async fn exchange<D: Downstream, U: Answering>(
+        &self,
+        route: &Arc<Route>,
+        plan: &RoutePlan,
+        up: &mut U,
+        down: &mut D,
+        watchdog: &mut Watchdog,
+        report: &mut Report<'_>,
+    ) -> Result<Relayed, Unanswered> {
         let principal = self.admitted.principal().cloned();
         let watch = KeyWatch::new(&self.worker.gate, self.keyring, principal, report.client, route);
         let keeps = |name: &[u8]| self.policy.identity.keeps_trailer(name, &route.set_headers);
         let trailers = TrailerFilters { request: &keeps, response: &keeps_trailer };
-        let mut relay = Relay::new(down, &mut up, watch, self.timing(plan), trailers, watchdog, now());
+        let mut relay = Relay::new(down, up, watch, self.timing(plan), trailers, watchdog, now());
         if matches!(self.admitted.caller(), Caller::Preflight) {
             relay = relay.without_body();
         }
         let mut answer = ResponseHead::default();
-        let awaited = self.await_answer(&mut relay, &mut answer).await;
+        let awaited = self.await_answer(&mut relay, &mut answer, plan.upstream.settings().http2).await;
         if let Err(error) = awaited {
             report.bytes_in += relay.request().bytes;
-            let dead = matches!(error, RelayError::UpstreamGone) && reused && !relay.up.has_answered();
-            return Err(if dead && self.is_replayable() { Attempt::Retry } else { before_answer(error) });
+            return Err(Unanswered::Before(error));
         }
         let view = answer.view(relay.up.head_bytes());
         let line = self.response_line(view);
@@ -132,19 +188,15 @@ impl Forwarding<'_> {
             relay.set_upstream_idle(plan.upstream.settings().websocket_idle_timeout);
         }
         if switched {
-            let early = std::mem::take(&mut up.wire.input);
-            return Ok(Forwarded::Tunnel { upstream: connection, early });
+            return Ok(Relayed { request_done: true, close, closes, switched });
         }
         let finished = relay.finish().await;
         report.upstream_ends(now());
         let request_done = relay.request().done;
         report.bytes_in += relay.request().bytes;
         report.bytes_out += relay.response().bytes;
-        finished.map_err(|error| Attempt::Failed(Failed::Broken(error)))?;
-        if request_done && !closes && up.wire.body_is_over() && up.wire.input.bytes().is_empty() {
-            self.worker.pool.put(&plan.upstream, connection, now());
-        }
-        Ok(Forwarded::Done { request_done, close })
+        finished.map_err(Unanswered::Within)?;
+        Ok(Relayed { request_done, close, closes, switched })
     }
 
     /// Waits for the final answer's head and passes interim ones on.
@@ -152,8 +204,10 @@ impl Forwarding<'_> {
         &self,
         relay: &mut Relay<'_, D, U, R>,
         answer: &mut ResponseHead,
+        http2: bool,
     ) -> Result<(), RelayError> {
-        let asked = Asked { head: self.request.method() == b"HEAD", websocket: self.request.is_websocket() };
+        let websocket = self.request.is_websocket() && !http2;
+        let asked = Asked { head: self.request.method() == b"HEAD", websocket };
         for _ in 0..MOST_INTERIM {
             relay.next_head(asked, answer).await?;
             let view = answer.view(relay.up.head_bytes());
@@ -172,7 +226,13 @@ impl Forwarding<'_> {
         Err(RelayError::UpstreamMalformed("too_many_interim"))
     }
 
-    fn upstream_head<'h>(&'h self, route: &'h Route, host: &'h [u8], report: &'h Report<'_>) -> Forward<'h> {
+    fn upstream_head<'h>(
+        &'h self,
+        route: &'h Route,
+        host: &'h [u8],
+        protocol: Protocol,
+        report: &'h Report<'_>,
+    ) -> Forward<'h> {
         let preflight = matches!(self.admitted.caller(), Caller::Preflight);
         let who = match self.admitted.caller() {
             Caller::Preflight => Who::Preflight,
@@ -193,15 +253,15 @@ impl Forwarding<'_> {
             host,
             request_id: &report.request_id,
             framing: if preflight { Framing::None } else { self.request.framing() },
-            protocol: if self.request.is_websocket() { Protocol::WebSocket } else { Protocol::Http1 },
+            protocol,
             strip_prefix: &route.strip_prefix,
             methods_listed: route.methods.is_some(),
             set_headers: &route.set_headers,
         }
     }
 
-    fn host(&self, plan: &RoutePlan, connection: &UpstreamConnection) -> Vec<u8> {
-        let server = connection.server().authority().as_bytes();
+    fn host(&self, plan: &RoutePlan, server: &Server) -> Vec<u8> {
+        let server = server.authority().as_bytes();
         match &plan.upstream.settings().host {
             HostPolicy::Keep => self.request.host().unwrap_or(server).to_vec(),
             HostPolicy::Upstream => server.to_vec(),
@@ -261,7 +321,12 @@ impl Forwarding<'_> {
     /// Whether sending the request again can do no harm and is possible (RFC 9110 section 9.2.2, decision 23).
     fn is_replayable(&self) -> bool {
         let idempotent = matches!(self.request.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE");
-        idempotent && matches!(self.request.framing(), Framing::None | Framing::Length(0))
+        idempotent && self.is_bodiless()
+    }
+
+    /// Whether sending it again is possible: there is no body that is used up by then.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.request.framing(), Framing::None | Framing::Length(0))
     }
 }
 

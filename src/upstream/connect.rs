@@ -84,7 +84,12 @@ impl Connection {
         self.lease.server()
     }
 
-    /// Stream and lease, for a use that never goes back to the pool: a tunnel, an HTTP/2 session.
+    /// Stream, group and lease, for a connection that is shared.
+    pub(super) fn into_session(self) -> (UpstreamStream, PoolKey, Lease) {
+        (self.stream, self.key, self.lease)
+    }
+
+    /// Stream and lease, for a use that never goes back to the pool: a tunnel.
     pub fn into_parts(self) -> (UpstreamStream, Lease) {
         (self.stream, self.lease)
     }
@@ -126,7 +131,7 @@ impl Upstream {
     }
 
     /// Tries the healthy servers in turn, beginning with the one at `first`.
-    async fn open_from(&self, first: usize) -> Result<Connection, ConnectError> {
+    pub(super) async fn open_from(&self, first: usize) -> Result<Connection, ConnectError> {
         let mut failed = ConnectError::NoServer;
         let (before, from) = self.servers.split_at_checked(first).unwrap_or((&[], &self.servers));
         let in_turn =

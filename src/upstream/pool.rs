@@ -28,6 +28,15 @@ impl PoolKey {
     pub(super) fn new(upstream: &Upstream, server: usize, address: Option<SocketAddr>) -> Self {
         Self { upstream: Arc::as_ptr(&upstream.retired).addr(), server, address }
     }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The same server, whatever its address.
+    pub(super) fn without_address(self) -> Self {
+        Self { address: None, ..self }
+    }
 }
 
 /// The idle connections of one worker. Sharing it between workers is safe but would move sockets between reactors.
