@@ -22,6 +22,7 @@ mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod contract; // the contract as written, and each of its settings turned
 mod framing; // every row of the head and body tables, as bytes on a socket
+mod grpc; // HTTP/2 towards upstreams, and gRPC end to end
 mod hostile_upstream; // answers that break every rule
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames

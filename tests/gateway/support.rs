@@ -4,6 +4,7 @@ pub mod cases;
 pub mod client;
 pub mod gateway;
 pub mod http2;
+pub mod http2_origin;
 pub mod origin;
 pub mod pki;
 pub mod socket;
