@@ -43,7 +43,7 @@ fn echo_service() -> H2Origin {
 #[test]
 fn http1_clients_reach_an_http2_upstream() {
     let origin = H2Origin::echo();
-    let gate = Gateway::start(&config_http2(&origin, "", ""));
+    let gate = Gateway::start(&config_http2(&origin, "", "threads: 1\n"));
     let sent = "x".repeat(300_000);
     let headers = [("X-Api-Key", ALICE), ("Connection", "keep-alive, x-hop"), ("x-hop", "1"), ("X-Auth-User", "root")];
     let answer = request(gate.address(0), "POST", "/a%2Fb?q=1", &headers, sent.as_bytes());
