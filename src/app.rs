@@ -167,9 +167,12 @@ impl App {
     }
 
     /// Reads the configuration again and puts it in force, all or nothing; says what stands against it otherwise.
-    async fn reload(&self) -> Result<(), Vec<String>> {
-        let path = self.config_path.as_ref().ok_or_else(|| vec!["there is no configuration file".to_owned()])?;
-        let loaded = config::load(path, &*self.environment);
+    async fn reload(self: &Arc<Self>) -> Result<(), Vec<String>> {
+        let path = self.config_path.clone().ok_or_else(|| vec!["there is no configuration file".to_owned()])?;
+        let app = self.clone();
+        // Files can hang, and this thread has signals, health and probes to look after.
+        let loading = tokio::task::spawn_blocking(move || config::load(&path, &*app.environment));
+        let loaded = loading.await.map_err(|error| vec![format!("reading the configuration failed: {error}")])?;
         let loaded = loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let new = loaded.config;
         let (upstreams, policy) = {

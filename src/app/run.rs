@@ -66,9 +66,14 @@ impl Manager {
         let upstreams = app.live().upstreams.clone();
         upstreams.resolve(&resolver(), RESOLVE_WAIT).await;
         let mut generation = reloader.generation();
-        tokio::spawn(reloader.run(app.draining.subscribe()));
+        // To the very end: a key that is revoked while the gate drains ends its connections too.
+        let (_never, last) = watch::channel(false);
+        keep("key reload", async move {
+            let _never = _never;
+            reloader.run(last).await;
+        });
         let (epoch, telling) = (app.clone(), app.clone());
-        tokio::spawn(async move {
+        keep("key metrics", async move {
             while generation.changed().await.is_ok() {
                 epoch.epoch.send_modify(|epoch| *epoch += 1);
                 let now = epoch.gate.clock.now();
@@ -77,7 +82,7 @@ impl Manager {
                 epoch.gate.limiter.forget(|id| keyring.find_by_id(id).is_some(), now);
             }
         });
-        tokio::spawn(async move { telling.keep_house().await });
+        keep("housekeeping", async move { telling.keep_house().await });
         let (admin, stores, open) = {
             let mut live = app.live();
             let report = app.observer.health_report(&live.upstreams);
@@ -115,7 +120,13 @@ impl ShutdownSignalWatch for Manager {
         self.start().await;
         loop {
             tokio::select! {
-                _ = signals.hangup.recv() => self.app.reload_and_tell().await,
+                _ = signals.hangup.recv() => {}
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+            // A reload can hang on a file or a name; it is whole or not at all, so it may be left at any point it waits at.
+            tokio::select! {
+                () = self.app.reload_and_tell() => {}
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
             }
@@ -135,6 +146,16 @@ impl Signals {
     }
 }
 
+/// Runs a task that should go on as long as the gate; one that dies of a panic must not do so in silence.
+fn keep(task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let running = tokio::spawn(work);
+    tokio::spawn(async move {
+        if running.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!(task, "a task of the gate died; restart the gate");
+        }
+    });
+}
+
 impl App {
     fn serve_admin(&self, socket: std::io::Result<WorkerSocket>, draining: watch::Receiver<bool>) {
         // The page stays up while the gate drains: `/readyz` must be able to say so.
@@ -148,7 +169,7 @@ impl App {
         });
         match listener {
             Ok(listener) => {
-                tokio::spawn(async move {
+                keep("admin", async move {
                     let _never = _never;
                     admin::serve(listener, state, shutdown).await;
                 });
@@ -180,7 +201,7 @@ impl App {
         }
     }
 
-    async fn reload_and_tell(&self) {
+    async fn reload_and_tell(self: &Arc<Self>) {
         match self.reload().await {
             Ok(()) => {
                 tracing::info!("configuration reloaded");

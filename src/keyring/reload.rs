@@ -131,7 +131,14 @@ impl Reloader {
             self.drop_retired();
             let path = self.path.clone();
             // Even `stat` may hang on a network file system, so it has a thread of its own.
-            let Ok(seen) = spawn_blocking(move || Stamp::of(&path).map_err(ReadError::from)).await else { return };
+            let seen = match spawn_blocking(move || Stamp::of(&path).map_err(ReadError::from)).await {
+                Ok(seen) => seen,
+                Err(error) if error.is_panic() => {
+                    look_by = Instant::now() + watcher::POLL;
+                    continue;
+                }
+                Err(_cancelled) => return,
+            };
             look_by = self.step(&seen, &mut hints).await;
         }
     }

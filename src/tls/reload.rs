@@ -51,7 +51,7 @@ enum Refused {
 
 /// Follows the files of `store` for ever.
 pub async fn keep_current(store: Arc<CertificateStore>, report: Arc<ReloadReport>) {
-    let mut reloader = Reloader::new(store);
+    let mut reloader = Reloader::new(store.clone());
     let mut tick = time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -61,7 +61,14 @@ pub async fn keep_current(store: Arc<CertificateStore>, report: Arc<ReloadReport
             let reloads = reloader.look(Instant::now());
             (reloader, reloads)
         });
-        let Ok((back, reloads)) = look.await else { return };
+        let (back, reloads) = match look.await {
+            Ok(looked) => looked,
+            Err(error) if error.is_panic() => {
+                tracing::error!("a look at the certificate files failed inside the gate");
+                (Reloader::new(store.clone()), Vec::new())
+            }
+            Err(_cancelled) => return,
+        };
         reloader = back;
         for reload in &reloads {
             report(reload);

@@ -178,9 +178,12 @@ fn tls_changes_live_and_open_connections_keep_theirs() {
     assert!(pki::connect(gate.address(0), "gate.test", &old).is_err(), "TLS 1.2 is refused now");
     open.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {ALICE}\r\n\r\n"));
     assert_eq!(open.read().status, 200);
+    let expiry = || gate.metrics().contains("keygate_tls_certificate_expiry_timestamp_seconds{");
+    assert!(expiry());
     // Plain now: the same address, another protocol.
     assert!(gate.reload(&config(&origin)));
     assert_eq!(get(gate.address(0), "/", &[("X-Api-Key", ALICE)]).status, 200);
+    assert!(!expiry(), "no certificate is in force any more");
 }
 
 #[test]

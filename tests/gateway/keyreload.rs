@@ -338,3 +338,39 @@ fn a_reload_of_a_hundred_thousand_keys_loses_no_request() {
     });
     origin.faultless();
 }
+
+/// A reload refills nobody's allowance, and takes none away.
+#[test]
+fn a_limit_half_used_is_half_used_after_a_reload() {
+    let origin = Origin::ok();
+    let limits = "limits: { default: { requests: 4, per: 1h } }\n";
+    let gate = Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", limits));
+    assert_eq!([0; 2].map(|_| status(&gate, ALICE)), [200; 2]);
+    let before = gate.metric(GOOD);
+    gate.replace_keys(&KEYS.replace("user: bob", "user: robert"));
+    eventually("the reload", || (gate.metric(GOOD) > before).then_some(()));
+    assert_eq!([0; 3].map(|_| status(&gate, ALICE)), [200, 200, 429]);
+}
+
+/// A gate that drains may do so for long: a key revoked meanwhile ends its requests then too.
+#[test]
+fn a_key_revoked_while_the_gate_drains_ends_its_requests() {
+    use std::io::Write;
+    // Half an answer, which then never goes on.
+    let origin = Origin::start_raw(|_, mut stream, _| {
+        use std::io::Read;
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let more = "limits: { failed_auth: off }\nshutdown: { grace: 1m }\n";
+    let mut gate = Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", more));
+    let mut client = Client::connect(gate.address(0));
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {ALICE}\r\n\r\n"));
+    eventually("the request is under way", || (origin.connections() == 1).then_some(()));
+    gate.signal("TERM");
+    eventually("draining", || gate.log().contains("\"draining\"").then_some(()));
+    gate.replace_keys(ONLY_BOB);
+    assert_eq!(gate.wait().code(), Some(0), "the last request ended long before the grace");
+    let _ = client.read_to_close();
+}
