@@ -3,7 +3,7 @@
 //! an [`Outcome`], which each protocol carries out in its own way.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 
@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
     /// It ends where it stands: an answer was cut short, or cannot be given.
     Gone(ClosedReason),
     /// The 101 is queued: it becomes a tunnel.
-    Tunnel { upstream: UpstreamConnection, early: Buffer, admitted: Box<Admitted>, keyring: Arc<Keyring> },
+    Tunnel { upstream: UpstreamConnection, early: Buffer, admitted: Box<Admitted>, keyring: Weak<Keyring> },
 }
 
 /// Handles one request; a panic on the way is this request's 500 and no more (design rule 10).
@@ -66,23 +66,26 @@ async fn decide_and_forward<C: Client>(
     report: &mut Report<'_>,
 ) -> Outcome {
     let gate = client.worker().gate.clone();
-    let keyring = gate.keyring.load_full();
     let peer_trusted = is_trusted(client.peer().address, &policy.trusted_proxies);
     let scheme = if client.peer().tls.is_some() { Scheme::Https } else { Scheme::Http };
     let origin = public_origin(request, scheme, peer_trusted);
     let side =
         ClientSide { address: report.client, scheme: origin.scheme.as_str(), host: origin.host.unwrap_or_default() };
-    let (throttle, session) = (gate.throttle.load(), gate.session.load());
-    let rules = Rules {
-        router: &policy.router,
-        sources: &policy.sources,
-        default_limits: policy.default_limits,
-        keyring: &keyring,
-        limiter: &gate.limiter,
-        throttle: throttle.as_deref(),
-        session: session.as_deref(),
+    // What was decided by is let go of here: a stream that stays open for a day must not keep a day's keyrings in memory.
+    let (decided, keyring) = {
+        let (keyring, throttle, session) = (gate.keyring.load(), gate.throttle.load(), gate.session.load());
+        let rules = Rules {
+            router: &policy.router,
+            sources: &policy.sources,
+            default_limits: policy.default_limits,
+            keyring: &keyring,
+            limiter: &gate.limiter,
+            throttle: throttle.as_deref(),
+            session: session.as_deref(),
+        };
+        (decide(rules, request, side, report.began()), Arc::downgrade(&keyring))
     };
-    let admitted = match decide(rules, request, side, report.began()) {
+    let admitted = match decided {
         Ok(admitted) => admitted,
         Err(refused) => return reply::refuse(client, policy, request, *refused, report).await,
     };

@@ -1,7 +1,7 @@
 //! One request on an HTTP/1 connection: it takes the path that all requests take, and then the connection is kept, closed or
 //! becomes a tunnel.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -111,7 +111,7 @@ async fn tunnel<S>(
     upstream: UpstreamConnection,
     early: Buffer,
     admitted: Admitted,
-    keyring: &Arc<Keyring>,
+    keyring: &Weak<Keyring>,
     report: &mut Report<'_>,
 ) -> ClosedReason
 where

@@ -3,7 +3,7 @@
 
 mod http2;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::answer_h1::H1Answer;
@@ -83,7 +83,8 @@ struct Relayed {
 pub(crate) struct Forwarding<'a> {
     pub(crate) worker: &'a Arc<Worker>,
     pub(crate) policy: &'a Policy,
-    pub(crate) keyring: &'a Arc<Keyring>,
+    /// The keyring that admitted it; not kept alive.
+    pub(crate) keyring: &'a Weak<Keyring>,
     pub(crate) admitted: &'a Admitted,
     pub(crate) request: Request<'a>,
     pub(crate) scheme: Scheme,

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::route::{Access, Route};
 /// The right of one exchange.
 pub(crate) struct KeyWatch {
     gate: Arc<Gate>,
-    keyring: Arc<Keyring>,
+    /// The keyring asked last: to know it again, not to keep it.
+    keyring: Weak<Keyring>,
     principal: Option<Principal>,
     address: Option<IpAddr>,
     route: Arc<Route>,
@@ -42,7 +43,7 @@ impl KeyWatch {
     /// Watches the right that `keyring` gave to `principal` on `route`.
     pub(crate) fn new(
         gate: &Arc<Gate>,
-        keyring: &Arc<Keyring>,
+        keyring: &Weak<Keyring>,
         principal: Option<Principal>,
         address: Option<IpAddr>,
         route: &Arc<Route>,
@@ -79,13 +80,14 @@ impl KeyWatch {
         let mut routes = policy.router.routes().iter();
         let same = routes.find(|route| route.name == self.route.name && route.upstream == self.route.upstream);
         let route = same.ok_or(EndReason::RouteChanged)?;
-        self.keyring = self.gate.keyring.load_full();
+        let keyring = self.gate.keyring.load();
+        self.keyring = Arc::downgrade(&keyring);
         match &self.principal {
             None if route.access == Access::Public || route.cors_preflight => {}
             None => return Err(EndReason::RouteChanged),
             Some(principal) => {
                 let now = self.gate.clock.now();
-                let still = admission::still_admitted(&self.keyring, principal, route, self.address, now);
+                let still = admission::still_admitted(&keyring, principal, route, self.address, now);
                 self.principal = Some(still.map_err(|failure| match failure {
                     AuthFailure::Expired => EndReason::KeyExpired,
                     _ => EndReason::KeyRevoked,
@@ -97,11 +99,12 @@ impl KeyWatch {
     }
 
     /// Whether the rules in force are those that were asked last. Two pointers, no lock: a reload makes all of a keyring and
-    /// all routes anew.
+    /// all routes anew, and the address of a keyring that is known is not given to another.
     fn is_current(&self) -> bool {
         let policy = self.gate.policy.load();
         let mut routes = policy.router.routes().iter();
-        Arc::ptr_eq(&self.keyring, &self.gate.keyring.load()) && routes.any(|route| Arc::ptr_eq(route, &self.route))
+        std::ptr::eq(self.keyring.as_ptr(), Arc::as_ptr(&self.gate.keyring.load()))
+            && routes.any(|route| Arc::ptr_eq(route, &self.route))
     }
 
     fn poll_changes(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {

@@ -40,8 +40,9 @@ enum Encoder {
     Exactly(u64),
     /// All until the close.
     UntilClose,
-    /// Chunked; `left` bytes of the chunk that was announced are still to come.
-    Chunked { left: usize, begun: bool },
+    /// Chunked; `left` bytes of the chunk that was announced are still to come. Its CRLF goes out behind its last byte:
+    /// some clients hand a chunk on only when they have that.
+    Chunked { left: usize },
     /// The end was queued.
     Ended,
 }
@@ -70,7 +71,7 @@ impl<S> H1Wire<S> {
     /// Begins sending a message: its head goes into the queue returned, its body will be framed as told.
     pub(crate) fn begin_message(&mut self, framing: Framing) -> &mut Vec<u8> {
         self.encoder = match framing {
-            Framing::Chunked => Encoder::Chunked { left: 0, begun: false },
+            Framing::Chunked => Encoder::Chunked { left: 0 },
             Framing::None => Encoder::Exactly(0),
             Framing::Length(length) => Encoder::Exactly(length),
             Framing::UntilClose => Encoder::UntilClose,
@@ -99,17 +100,18 @@ impl<S> H1Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> H1Wire<S> {
-    /// Writes queued bytes and then `data`; says how many of `data` went out.
-    fn poll_write_behind(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
+    /// Writes queued bytes, then `data`, then `tail`, which is queued where it does not go out along; says how many of `data`
+    /// went out.
+    fn poll_write_behind(&mut self, data: &[u8], tail: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
         loop {
             let queued = self.queued.get(self.queued_at..).unwrap_or_default();
             let written = match (queued.is_empty(), data.is_empty()) {
                 (true, true) => return Poll::Ready(Ok(0)),
-                (true, false) => ready!(Pin::new(&mut self.io).poll_write(cx, data))?,
+                (true, false) if tail.is_empty() => ready!(Pin::new(&mut self.io).poll_write(cx, data))?,
                 (false, true) => ready!(Pin::new(&mut self.io).poll_write(cx, queued))?,
-                (false, false) => {
-                    let both = [IoSlice::new(queued), IoSlice::new(data)];
-                    ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &both))?
+                (_, false) => {
+                    let all = [IoSlice::new(queued), IoSlice::new(data), IoSlice::new(tail)];
+                    ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &all))?
                 }
             };
             if written == 0 {
@@ -122,7 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1Wire<S> {
                 self.queued_at = 0;
             }
             if written > of_queued {
-                return Poll::Ready(Ok(written - of_queued));
+                let of_data = (written - of_queued).min(data.len());
+                if of_data == data.len() {
+                    self.queued.extend_from_slice(tail.get(written - of_queued - of_data..).unwrap_or_default());
+                }
+                return Poll::Ready(Ok(of_data));
             }
         }
     }
@@ -167,21 +173,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
     }
 
     fn poll_send(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
-        let mut most = data.len();
+        let (mut most, mut tail) = (data.len(), [].as_slice());
         match &mut self.encoder {
             Encoder::Exactly(left) if *left < data.len() as u64 => {
                 return Poll::Ready(Err(WireError::Malformed("body_longer_than_declared")));
             }
-            Encoder::Chunked { left, begun } => {
+            Encoder::Chunked { left } => {
                 if *left == 0 && !data.is_empty() {
-                    if *begun {
-                        self.queued.extend_from_slice(b"\r\n");
-                    }
                     write::chunk_head(&mut self.queued, data.len());
                     *left = data.len();
-                    *begun = true;
                 }
                 most = most.min(*left);
+                if most == *left {
+                    tail = b"\r\n";
+                }
             }
             Encoder::Exactly(_) | Encoder::UntilClose => {}
             Encoder::Ended => return Poll::Ready(Err(WireError::Malformed("body_after_its_end"))),
@@ -191,23 +196,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
         let sent = if most <= SMALL_PIECE && waiting + most <= MAX_GATHERED {
             // Whoever sends pieces flushes before it waits for more, so that a piece stays here only while others come.
             self.queued.extend_from_slice(data);
+            self.queued.extend_from_slice(tail);
             most
         } else {
-            ready!(self.poll_write_behind(data, cx))?
+            ready!(self.poll_write_behind(data, tail, cx))?
         };
         match &mut self.encoder {
             Encoder::Exactly(left) => *left -= sent as u64,
-            Encoder::Chunked { left, .. } => *left -= sent,
+            Encoder::Chunked { left } => *left -= sent,
             Encoder::UntilClose | Encoder::Ended => {}
         }
         Poll::Ready(Ok(sent))
     }
 
     fn poll_finish(&mut self, trailers: &Trailers, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        if let Encoder::Chunked { begun, .. } = self.encoder {
-            if begun {
-                self.queued.extend_from_slice(b"\r\n");
-            }
+        if let Encoder::Chunked { .. } = self.encoder {
             self.queued.extend_from_slice(b"0\r\n");
             for (name, value) in trailers {
                 write::field(&mut self.queued, name, value);
@@ -222,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        ready!(self.poll_write_behind(&[], cx))?;
+        ready!(self.poll_write_behind(&[], &[], cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         Poll::Ready(Ok(()))
     }

@@ -32,6 +32,8 @@ mod limits; // limits through real sockets: exact, and told as the draft wants
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod revocation; // the end of a key is the end of its connections
+mod shutdown; // the end of the gate
+mod sse; // server-sent events
 mod suites; // the admission suites of other gateways, row by row
 mod tidy; // house rules: who may name what, and what the documents must hold
 mod timeouts; // a deadline for every phase, and what strangers can hold

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::support::client::{Client, get};
 use crate::support::gateway::Gateway;
 use crate::support::origin::{Origin, Reader};
-use crate::support::socket::{BINARY, CLOSE, Socket, TEXT, echo_server, frame, switching};
+use crate::support::socket::{BINARY, CLOSE, Socket, TEXT, echo_server, frame};
 use crate::support::{ALICE, BOB, KEYS, config, config_with, eventually};
 
 const ROUTES: &str = "  - { path: /public/, access: public, upstream: app }\n  \
