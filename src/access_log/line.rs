@@ -115,9 +115,9 @@ pub struct Line<'a> {
     pub status: u16,
     /// The refusal it ended with, if it did.
     pub rejection: Option<&'a Rejection>,
-    /// Bytes from the client, heads included.
+    /// Bytes of the request: head and body, without the framing of chunks and frames; what a tunnel took, too.
     pub bytes_in: u64,
-    /// Bytes to the client, heads included.
+    /// Bytes of the answer, counted alike; the head of an HTTP/2 answer before compression.
     pub bytes_out: u64,
     /// From its first byte to the last of its answer, or to the end of its tunnel.
     pub duration: Duration,

@@ -181,7 +181,7 @@ impl Forwarding<'_> {
         let view = answer.view(relay.up.head_bytes());
         let line = self.response_line(view);
         report.status = view.status();
-        self.queue_answer(relay.down, line, view);
+        report.bytes_out += self.queue_answer(relay.down, line, view);
         let (switched, closes, events) = (view.status() == 101, view.closes(), is_event_stream(view));
         let close = line.connection == ConnectionField::Close;
         relay.up.take_head(&answer);
@@ -310,13 +310,13 @@ impl Forwarding<'_> {
         ResponseLine { status: response.status(), reason: response.reason(), framing, described_length, connection }
     }
 
-    fn queue_answer<D: Downstream>(&self, down: &mut D, line: ResponseLine<'_>, response: Response<'_>) {
+    fn queue_answer<D: Downstream>(&self, down: &mut D, line: ResponseLine<'_>, response: Response<'_>) -> u64 {
         let nominations = Nominations::of(response.fields());
         let own = |name: &[u8]| self.own_fields.iter().any(|(own, _)| name.eq_ignore_ascii_case(own.as_bytes()));
         let kept = response.fields().iter();
         let kept = kept.filter(|field| keeps_response_field(field.name, &nominations) && !own(field.name));
         let own_fields = self.own_fields.iter().map(|(name, value)| Field { name: name.as_bytes(), value });
-        down.queue_response(line, kept.chain(own_fields));
+        down.queue_response(line, kept.chain(own_fields))
     }
 
     /// Whether sending the request again can do no harm and is possible (RFC 9110 section 9.2.2, decision 23).

@@ -184,13 +184,13 @@ pub(crate) async fn send<C: Client>(
         (true, Version::Http11) => ConnectionField::Absent,
     };
     let body: &[u8] = if request.method() == b"HEAD" { &[] } else { &own.body };
-    queue_own(client.sides().0, own, body, field);
-    report.bytes_out += body.len() as u64;
+    report.bytes_out += queue_own(client.sides().0, own, body, field) + body.len() as u64;
     write_body(client, policy, body).await
 }
 
-/// Queues the head of an answer of the gate's own; `body` is what of its body goes out: all, or nothing to HEAD.
-pub(crate) fn queue_own(wire: &mut impl Downstream, own: &OwnAnswer, body: &[u8], connection: ConnectionField) {
+/// Queues the head of an answer of the gate's own and gives its length; `body` is what of its body goes out: all, or nothing
+/// to HEAD.
+pub(crate) fn queue_own(wire: &mut impl Downstream, own: &OwnAnswer, body: &[u8], connection: ConnectionField) -> u64 {
     let length = own.body.len() as u64;
     let line = ResponseLine {
         status: own.status,
@@ -199,7 +199,7 @@ pub(crate) fn queue_own(wire: &mut impl Downstream, own: &OwnAnswer, body: &[u8]
         described_length: (body.is_empty() && length > 0).then_some(length),
         connection,
     };
-    wire.queue_response(line, own.fields());
+    wire.queue_response(line, own.fields())
 }
 
 /// Writes a body and ends the answer, within the write timeout; says whether it went out.

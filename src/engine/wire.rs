@@ -80,8 +80,9 @@ pub(crate) trait Downstream: Wire + Send {
     fn queue_interim<'f>(&mut self, status: u16, fields: impl Iterator<Item = Field<'f>>);
 
     /// Queues the head of the final response. `framing` is how its body is framed from here on; the fields hold neither
-    /// `Content-Length` nor `Transfer-Encoding` nor hop-by-hop fields.
-    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>);
+    /// `Content-Length` nor `Transfer-Encoding` nor hop-by-hop fields. Gives the head's length in bytes, on HTTP/2 that of
+    /// its names and values before compression.
+    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) -> u64;
 
     /// `Ready` when the client has said that it wants no answer any more, where the protocol can say that.
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {

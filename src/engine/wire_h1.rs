@@ -253,8 +253,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
         self.queued.extend_from_slice(b"\r\n");
     }
 
-    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) {
+    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) -> u64 {
         let out = self.begin_message(head.framing);
+        let start = out.len();
         write::status_line(out, head.status, head.reason);
         for field in fields {
             write::field(out, field.name, field.value);
@@ -270,6 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
             ConnectionField::Upgrade => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         }
         out.extend_from_slice(b"\r\n");
+        (out.len() - start) as u64
     }
 }
 

@@ -217,7 +217,7 @@ impl Downstream for H2Wire {
         }
     }
 
-    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) {
+    fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) -> u64 {
         let length = match head.framing {
             Framing::Length(length) => Some(length),
             Framing::None => head.described_length,
@@ -234,6 +234,8 @@ impl Downstream for H2Wire {
         {
             response.headers_mut().insert("content-length", value);
         }
+        let fields = self.head.iter().flat_map(|head| head.headers());
+        fields.map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
