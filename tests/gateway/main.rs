@@ -29,6 +29,7 @@ mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod identity; // what the upstream is told of the caller, and that no client can say it
 mod keyreload; // the key file changes under a running gate
+mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
