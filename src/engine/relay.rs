@@ -1,12 +1,15 @@
 //! Moves one request and its response between client and upstream, both directions at once, without holding more than a
 //! buffer of either, and with a deadline for every way in which either side can stall (design rule 10, decision 16).
 
+mod pump;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::watchdog::Watchdog;
-use super::wire::{Downstream, Fill, Hangup, Wire, WireError};
+use super::wire::{Downstream, Hangup, Wire, WireError};
+use crate::engine::relay::pump::{Blocked, Direction, PumpError, pump};
 use crate::http1::response::{Asked, ResponseHead};
 
 /// An upstream's side: it is asked, and answers with a head.
@@ -106,8 +109,6 @@ pub(crate) enum RelayError {
 /// After this much time an exchange is a long one: it is woken when its right ends, and the client's going is looked for.
 /// Before that, a change is seen when something moves or at the latest at this moment, within the second of design rule 8.
 const LONG: Duration = Duration::from_millis(250);
-/// Before this much of a body's time, no minimum rate is asked (decision 16).
-const MIN_RATE_GRACE: Duration = Duration::from_secs(10);
 
 /// One exchange under way.
 pub(crate) struct Relay<'a, D, U, R> {
@@ -136,44 +137,6 @@ pub(crate) struct Relay<'a, D, U, R> {
 pub(crate) struct TrailerFilters<'a> {
     pub(crate) request: &'a (dyn Fn(&[u8]) -> bool + Sync),
     pub(crate) response: &'a (dyn Fn(&[u8]) -> bool + Sync),
-}
-
-/// How far one direction is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Direction {
-    /// All of the body was handed on and flushed.
-    pub(crate) done: bool,
-    /// Body bytes handed on.
-    pub(crate) bytes: u64,
-    /// When it last made progress.
-    moved: Instant,
-    /// How long the sink kept it waiting in all: no fault of the source.
-    held: Duration,
-    /// What it waits for.
-    blocked: Blocked,
-}
-
-impl Direction {
-    /// When more of a body that `began` at a moment must have come: the idle bound, or the moment its average falls below
-    /// the floor (decision 16).
-    fn due(&self, began: Instant, timing: &Timing) -> Instant {
-        let idle = self.moved + timing.body_idle;
-        let Some(rate) = timing.body_min_rate.filter(|rate| *rate > 0) else { return idle };
-        let paid = Duration::from_secs(self.bytes / rate);
-        idle.min(began + self.held + paid.max(MIN_RATE_GRACE))
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blocked {
-    Source,
-    Sink,
-}
-
-enum PumpError {
-    Source(WireError),
-    Sink,
-    TooLarge,
 }
 
 impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
@@ -413,55 +376,6 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
     }
 }
 
-/// Moves bytes until one side must wait.
-fn pump<A: Wire, B: Wire>(
-    from: &mut A,
-    to: &mut B,
-    direction: &mut Direction,
-    max: Option<u64>,
-    keeps: &(dyn Fn(&[u8]) -> bool + Sync),
-    cx: &mut Context<'_>,
-) -> Result<Poll<()>, PumpError> {
-    let mut held_since = (direction.blocked == Blocked::Sink).then_some(direction.moved);
-    loop {
-        if from.data().is_empty() {
-            match from.poll_fill(cx) {
-                Poll::Ready(Ok(Fill::Data)) => direction.moved = now(),
-                Poll::Ready(Ok(Fill::End)) => {
-                    direction.blocked = Blocked::Sink;
-                    let kept = from.trailers().iter().filter(|(name, _)| keeps(name)).cloned().collect::<Vec<_>>();
-                    let Poll::Ready(sent) = to.poll_finish(&kept, cx) else { return Ok(Poll::Pending) };
-                    sent.map_err(|_broken| PumpError::Sink)?;
-                    direction.done = true;
-                    return Ok(Poll::Ready(()));
-                }
-                Poll::Ready(Err(e)) => return Err(PumpError::Source(e)),
-                Poll::Pending => {
-                    let flushed = to.poll_flush(cx);
-                    direction.blocked = if flushed.is_pending() { Blocked::Sink } else { Blocked::Source };
-                    if let Poll::Ready(Err(_)) = flushed {
-                        return Err(PumpError::Sink);
-                    }
-                    return Ok(Poll::Pending);
-                }
-            }
-        }
-        let data = from.data();
-        if max.is_some_and(|max| direction.bytes + data.len() as u64 > max) {
-            return Err(PumpError::TooLarge);
-        }
-        direction.blocked = Blocked::Sink;
-        let Poll::Ready(sent) = to.poll_send(data, cx) else { return Ok(Poll::Pending) };
-        let sent = sent.map_err(|_broken| PumpError::Sink)?;
-        from.consume(sent);
-        direction.bytes += sent as u64;
-        direction.moved = now();
-        if let Some(since) = held_since.take() {
-            direction.held += direction.moved.saturating_duration_since(since);
-        }
-    }
-}
-
 fn upstream_failed(error: WireError) -> RelayError {
     match error {
         WireError::Closed | WireError::Io => RelayError::UpstreamGone,
@@ -472,6 +386,3 @@ fn upstream_failed(error: WireError) -> RelayError {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-#[cfg(test)]
-mod tests;
