@@ -142,7 +142,7 @@ fn open_connections_are_asked_again_by_the_same_rules() {
         still_admitted(keyring, &principal, route, HOME.parse().ok(), bench.at(1)).map(|_| ())
     };
     assert_eq!(ask(&bench.keyring, route), Ok(()));
-    let narrowed = Route { roles: words(&["admin"]), ..super::Route::clone(route) };
+    let narrowed = Route { roles: words(&["admin"]), ..Route::clone(route) };
     assert_eq!(ask(&bench.keyring, &narrowed), Err(AuthFailure::Disabled));
     assert_eq!(ask(&Keyring::new(Vec::new()), route), Err(AuthFailure::Unknown));
     let mut demoted = Entry::new(KeyId::new("client"), "user-client", KeyHash::of(b"key-client"));
