@@ -19,7 +19,7 @@ use crate::support::origin::{Answer, Origin, Reader};
 use crate::support::socket::{
     BINARY, CLOSE, NONCE, PING, PONG, Socket, TEXT, close_payload, echo_server, frame, handshake, switching,
 };
-use crate::support::{ALICE, BOB, KEYS, config, config_with, eventually};
+use crate::support::{ALICE, BOB, config, config_with, eventually};
 
 const OPEN: &str = r#"keygate_websockets_active{route="/"}"#;
 
