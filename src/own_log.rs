@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_log::{AsLog as _, LogTracer};
+use tracing_log::{AsLog as _, log};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -74,7 +74,7 @@ impl OwnLog {
     /// Goes on with the level and format of these settings (SIGHUP).
     pub fn apply(&self, settings: &Settings) -> Result<(), Error> {
         self.switch.apply(settings, self.is_terminal)?;
-        tracing_log::log::set_max_level(cap(settings.level).as_log());
+        log::set_max_level(cap(settings.level).as_log());
         Ok(())
     }
 
@@ -117,8 +117,33 @@ fn build(settings: &Settings, is_terminal: bool, lines: Appender) -> (impl Subsc
 }
 
 /// Hands `log` records to `tracing`; their crates' level check is a global of the `log` crate.
-fn bridge(level: Level) -> Result<(), tracing_log::log_tracer::SetLoggerError> {
-    LogTracer::builder().with_max_level(cap(level).as_log()).init()
+fn bridge(level: Level) -> Result<(), log::SetLoggerError> {
+    log::set_max_level(cap(level).as_log());
+    log::set_boxed_logger(Box::new(Bridge))
+}
+
+/// Takes the text and the crate of a record, and leaves behind the file it was written in: that is a path of the machine
+/// that built the gate, which `tracing-log`'s own bridge would write into every line.
+struct Bridge;
+
+impl log::Log for Bridge {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let (source, text) = (record.target(), record.args());
+        match record.level() {
+            log::Level::Error => tracing::error!(target: "library", source, "{text}"),
+            log::Level::Warn => tracing::warn!(target: "library", source, "{text}"),
+            // Nothing below info comes here: see `cap`.
+            log::Level::Info | log::Level::Debug | log::Level::Trace => {
+                tracing::info!(target: "library", source, "{text}");
+            }
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn output(format: Format, is_terminal: bool, lines: Lines) -> Output {
