@@ -97,20 +97,15 @@ impl Drop for Running {
     }
 }
 
-/// Whether a program of the system is there; says so when it is not.
-fn there(program: &str) -> bool {
-    let there = Path::new(program).exists();
-    if !there {
-        println!("SKIPPED: {program} is not installed");
-    }
-    there
+/// Fails, with the name of the package, where a program of the system is missing: a check that was not made is no check.
+fn needs(program: &str, package: &str) {
+    assert!(Path::new(program).exists(), "{program} is missing: it comes with Debian's package {package}");
 }
 
 #[test]
 fn prometheus_scrapes_the_gate_and_promtool_has_nothing_to_say() {
-    if !there("/usr/bin/prometheus") || !there("/usr/bin/promtool") {
-        return;
-    }
+    needs("/usr/bin/prometheus", "prometheus");
+    needs("/usr/bin/promtool", "prometheus");
     let origin = Origin::ok();
     let keys = KEYS.replace("    roles: [client, miner]\n", "    expires: 2999-01-01T00:00:00Z\n    roles: [client]\n");
     let gate = Gateway::start_with(&config(&origin), &keys, &[]);

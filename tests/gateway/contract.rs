@@ -289,6 +289,9 @@ fn connections_are_bounded_as_configured() {
 }
 
 /// What the gate accepts of a request: the same bytes under the contract and with one bound turned.
+/// Edits of the configuration, a request, and the status it gets.
+type Row<'a> = (&'a [(&'a str, &'a str)], String, u16);
+
 #[test]
 fn requests_are_bounded_as_configured() {
     let world = World::new();
@@ -300,7 +303,7 @@ fn requests_are_bounded_as_configured() {
     // A target may not be longer than a head, so its bound goes down too.
     let small_head =
         [("max_header_bytes: 32KiB", "max_header_bytes: 1KiB"), ("max_uri_bytes: 8KiB", "max_uri_bytes: 512B")];
-    let rows: [(&[(&str, &str)], String, u16); 4] = [
+    let rows: [Row<'_>; 4] = [
         (&small_head, head("/v1/a", &fields), 431),
         (&[("max_headers: 100", "max_headers: 20")], head("/v1/a", &fields), 431),
         (&[("max_uri_bytes: 8KiB", "max_uri_bytes: 300B")], head(&long, ""), 414),

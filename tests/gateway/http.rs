@@ -222,7 +222,7 @@ fn a_hundred_connections_at_once() {
     }
     for request in origin.requests() {
         let n: usize = request.target.rsplit('/').next().unwrap().parse().unwrap();
-        assert_eq!(request.one("x-auth-user"), Some(if n % 2 == 0 { "alice" } else { "bob" }));
+        assert_eq!(request.one("x-auth-user"), Some(if n.is_multiple_of(2) { "alice" } else { "bob" }));
     }
 }
 

@@ -38,11 +38,14 @@ fn status(gate: &Gateway, key: &str) -> u16 {
     client.read_for("GET").map_or(0, |response| response.status)
 }
 
+/// What a way of replacing the file is called, and how it is done.
+type Way<'a> = (&'a str, &'a dyn Fn(&str));
+
 /// Waits until alice's key is answered with `want` and says how long that took.
 fn in_force(gate: &Gateway, how: &str, want: u16) {
     let began = Instant::now();
     eventually(how, || (status(gate, ALICE) == want).then_some(()));
-    println!("{how}: in force after {:?}", began.elapsed());
+    eprintln!("{how}: in force after {:?}", began.elapsed());
     assert_eq!(status(gate, BOB), 200, "{how}");
 }
 
@@ -60,7 +63,7 @@ fn every_way_to_replace_the_file_is_noticed() {
     let gate = Gateway::start(&config(&origin));
     let file = gate.path("keys.yaml");
     let next = gate.path("next");
-    let ways: [(&str, &dyn Fn(&str)); 6] = [
+    let ways: [Way<'_>; 6] = [
         ("written in place", &|text| fs::write(&file, text).unwrap()),
         ("renamed over", &|text| gate.replace_keys(text)),
         ("deleted and created", &|text| {
@@ -265,7 +268,7 @@ fn a_file_that_is_none_or_open_to_others_changes_nothing() {
     // Root reads what has no mode at all, so this says nothing where the tests run as root.
     let is_root = fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0).unwrap();
     if !is_root {
-        refused("unreadable", &|| fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap());
+        refused("unreadable", &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap());
     }
 }
 

@@ -155,6 +155,9 @@ fn the_default_handshake_timeout_is_ten_seconds() {
     assert!((9.5..13.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
 }
 
+/// What is done to a key file, in words and in deed.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn a_new_certificate_is_in_force_at_once_and_a_bad_pair_never() {
     let (authority, origin) = (Authority::new(), Origin::ok());
@@ -183,7 +186,7 @@ fn a_new_certificate_is_in_force_at_once_and_a_bad_pair_never() {
         log.lines().skip(from).find(|line| line.contains("certificate refused")).map(str::to_owned)
     };
     let other = fs::read_to_string(gate.path("b.key")).unwrap();
-    let rows: [(&str, &dyn Fn(&Path)); 4] = [
+    let rows: [Damage<'_>; 4] = [
         ("another key", &|path| fs::write(path, &other).unwrap()),
         ("junk", &|path| fs::write(path, "junk").unwrap()),
         ("empty", &|path| fs::write(path, "").unwrap()),
