@@ -56,6 +56,7 @@ pub struct Admitted {
     untouched: Untouched,
     permit: Permit,
     login: Option<BrowserLogin>,
+    cookie: Option<Box<str>>,
 }
 
 /// On whose account a request was admitted.
@@ -136,10 +137,9 @@ pub fn decide(
         }
         return admit_anonymous(rules, found, Caller::Anonymous, credential.untouched, client, now);
     };
-    let principal = identify(rules, presented, client.address, now).map_err(|failure| {
-        let clear_cookie = (presented.via() == Via::Cookie).then(|| cookie_name(rules.sources, presented)).flatten();
-        Box::new(Refused { clear_cookie, ..*refuse_bad(failure) })
-    })?;
+    let cookie = cookie_name(rules.sources, presented);
+    let principal = identify(rules, presented, client.address, now)
+        .map_err(|failure| Box::new(Refused { clear_cookie: cookie.clone(), ..*refuse_bad(failure) }))?;
     let refuse_known = |rejection| Box::new(Refused { principal: Some(principal.clone()), ..*refuse(rejection) });
     if presented.via() == Via::Cookie && !session::origin_allowed(request, client.scheme, client.host) {
         return Err(refuse_known(Rejection::ForeignOrigin));
@@ -165,7 +165,14 @@ pub fn decide(
         let token = session::issue(secret, principal.id(), principal.hash(), now.wall);
         Some(BrowserLogin { cookie: Box::from(cookie), token, location })
     });
-    Ok(Admitted { route: found.id, caller: Caller::Key(principal), untouched: credential.untouched, permit, login })
+    Ok(Admitted {
+        route: found.id,
+        caller: Caller::Key(principal),
+        untouched: credential.untouched,
+        permit,
+        login,
+        cookie,
+    })
 }
 
 /// Whether a key that was admitted to `route` would be again: its credential still good, its roles still enough. Open
@@ -208,6 +215,11 @@ impl Admitted {
     /// What it holds of the limits.
     pub fn permit(&self) -> &Permit {
         &self.permit
+    }
+
+    /// Name of the cookie that the key or its login token came by, if it did.
+    pub fn cookie(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// The browser login to answer with instead of forwarding.
@@ -265,7 +277,7 @@ fn admit_anonymous(
     };
     let refuse = || Box::new(Refused { route: Some(found.id), ..*Refused::plain(Rejection::Internal) });
     let permit = rules.limiter.admit(&ask, now).map_err(|refusal| limited(refusal, refuse()))?;
-    Ok(Admitted { route: found.id, caller, untouched, permit, login: None })
+    Ok(Admitted { route: found.id, caller, untouched, permit, login: None, cookie: None })
 }
 
 fn identify(

@@ -11,6 +11,7 @@ use super::connection::{DRAIN_BYTES, now};
 use super::ending;
 use super::exchange::Outcome;
 use super::policy::Policy;
+use super::relay::EndReason;
 use super::report::Report;
 use super::respond::{OwnAnswer, Style};
 use super::wire::{ConnectionField, Downstream, ResponseLine, Wire};
@@ -22,7 +23,7 @@ use crate::identity::forwarded::{Scheme, is_trusted, public_origin};
 use crate::identity::request_id::RequestId;
 use crate::limit::fields::Fields;
 use crate::metrics::{AuthOutcome, ClosedReason, Method};
-use crate::rejection::{Rejection, phrase};
+use crate::rejection::{AuthFailure, Rejection, phrase};
 use crate::route::Route;
 use crate::session;
 
@@ -47,7 +48,7 @@ pub(crate) async fn refuse<C: Client>(
     refused: Refused,
     report: &mut Report<'_>,
 ) -> Outcome {
-    let Refused { rejection, failure, route, principal, limits, allow, clear_cookie } = refused;
+    let Refused { rejection, failure, route, principal, limits, allow, clear_cookie: cookie } = refused;
     if let Some(route) = route {
         report.routed(route);
     }
@@ -67,10 +68,8 @@ pub(crate) async fn refuse<C: Client>(
     if let Some(allow) = allow {
         own.push("Allow", allow.as_bytes());
     }
-    if let Some(name) = clear_cookie {
-        let mut value = Vec::new();
-        session::write_cleared_cookie(&mut value, &name, speaks_tls(client, policy, request));
-        own.push("Set-Cookie", &value);
+    if let Some(name) = &cookie {
+        clear_cookie(client, policy, request, name, &mut own);
     }
     answer_own(client, policy, request, &rejection, &own, report).await
 }
@@ -98,7 +97,39 @@ pub(crate) async fn refuse_admitted<C: Client>(
     for (name, value) in limit_fields(admitted.permit().fields()) {
         own.push(name, &value);
     }
+    if let Rejection::Unauthorized(failure) = rejection {
+        return end_with_key(client, policy, request, admitted, failure, own, report).await;
+    }
     answer_own(client, policy, request, &rejection, &own, report).await
+}
+
+/// Ends a request whose key ended before its answer began: the 401 of a bad key, and the connection goes (design rule 8).
+async fn end_with_key<C: Client>(
+    client: &mut C,
+    policy: &Policy,
+    request: Request<'_>,
+    admitted: &Admitted,
+    failure: AuthFailure,
+    mut own: OwnAnswer,
+    report: &mut Report<'_>,
+) -> Outcome {
+    let ended = if failure == AuthFailure::Expired { EndReason::KeyExpired } else { EndReason::KeyRevoked };
+    report.refused(Rejection::Unauthorized(failure));
+    report.closed = Some(ended.label());
+    if let Some(name) = admitted.cookie() {
+        clear_cookie(client, policy, request, name, &mut own);
+    }
+    if send(client, policy, request, &own, false, report).await {
+        Outcome::Close(ending::ended(ended))
+    } else {
+        Outcome::Gone(ending::ended(ended))
+    }
+}
+
+fn clear_cookie<C: Client>(client: &C, policy: &Policy, request: Request<'_>, name: &str, own: &mut OwnAnswer) {
+    let mut value = Vec::new();
+    session::write_cleared_cookie(&mut value, name, speaks_tls(client, policy, request));
+    own.push("Set-Cookie", &value);
 }
 
 /// What a 401 must name (RFC 9110 section 15.5.2): the ways in which the route takes a key.

@@ -101,9 +101,9 @@ fn bytes_are_what_went_over_the_wire() {
         assert_eq!(line["bytes_out"], whole.len(), "{line} {}", String::from_utf8_lossy(&whole));
     }
     let seen: u64 = gate.access().iter().map(|line| line["bytes_out"].as_u64().expect("a number")).sum();
-    assert_eq!(gate.metric(r#"keygate_bytes_total{direction="out"}"#), seen as f64);
+    gate.expect_metric(r#"keygate_bytes_total{direction="out"}"#, seen as f64);
     let seen: u64 = gate.access().iter().map(|line| line["bytes_in"].as_u64().expect("a number")).sum();
-    assert_eq!(gate.metric(r#"keygate_bytes_total{direction="in"}"#), seen as f64);
+    gate.expect_metric(r#"keygate_bytes_total{direction="in"}"#, seen as f64);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn the_key_file_is_seen_in_the_metrics() {
         (r#"keygate_keys{state="expired"}"#, 1.0),
         (r#"keygate_key_expiry_timestamp_seconds{key="fa500000",user="erin"}"#, 4_102_444_800.0),
     ] {
-        assert_eq!(gate.metric(series), want, "{series}");
+        gate.expect_metric(series, want);
     }
     let info = || gate.metrics().lines().find(|line| line.starts_with("keygate_keyfile_info{")).map(str::to_owned);
     let (before, loaded) = (info(), gate.metric("keygate_keyfile_last_success_timestamp_seconds"));
@@ -258,7 +258,7 @@ fn the_key_file_is_seen_in_the_metrics() {
     eventually("the good reload", || (gate.metric(r#"keygate_keys{state="active"}"#) == 2.0).then_some(()));
     assert!(gate.metric(r#"keygate_keyfile_reloads_total{result="success"}"#) > successes);
     assert_ne!(info(), before, "the digest is another");
-    assert_eq!(gate.metric(r#"keygate_key_expiry_timestamp_seconds{key="fa500000",user="erin"}"#), 0.0, "gone");
+    gate.expect_metric(r#"keygate_key_expiry_timestamp_seconds{key="fa500000",user="erin"}"#, 0.0);
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn preflights_pass_without_a_key_and_carry_nothing() {
         assert_eq!(seen.one(gone), None, "D24: {gone}");
     }
     assert!(seen.body.is_empty(), "D24");
-    assert_eq!(gate.metric(r#"keygate_auth_total{outcome="preflight"}"#), 1.0);
+    gate.expect_metric(r#"keygate_auth_total{outcome="preflight"}"#, 1.0);
 }
 
 #[test]

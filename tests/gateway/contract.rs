@@ -284,7 +284,7 @@ fn connections_are_bounded_as_configured() {
     let mut first = Client::connect(gate.address(1));
     assert_eq!(ping(&mut first).unwrap().status, 200);
     assert!(ping(&mut Client::connect(gate.address(1))).is_none());
-    assert_eq!(gate.metric(r#"keygate_connections_closed_total{reason="per_address"}"#), 1.0);
+    gate.expect_metric(r#"keygate_connections_closed_total{reason="per_address"}"#, 1.0);
     assert_eq!(ping(&mut first).unwrap().status, 200);
 }
 

@@ -247,7 +247,7 @@ fn a_revoked_key_ends_its_streams_with_a_reset_and_no_others() {
         to_bob.send_data(message("b").into(), false).expect("sent");
         assert!(bob.data().await.expect("open").is_ok(), "the other key's stream goes on");
     });
-    assert_eq!(gate.gate.metric(r#"keygate_connections_closed_total{reason="key_ended"}"#), 1.0);
+    gate.gate.expect_metric(r#"keygate_connections_closed_total{reason="key_ended"}"#, 1.0);
     let line = eventually("an access line", || gate.gate.access().into_iter().find(|line| line["user"] == "alice"));
     assert_eq!(line["closed"], "key_revoked");
 }

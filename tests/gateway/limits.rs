@@ -80,7 +80,7 @@ fn a_thousand_parallel_requests_against_a_burst_of_ten_admit_exactly_ten() {
         }
     });
     assert_eq!((admitted.into_inner(), origin.requests().len()), (10, 10), "G13, rule 9");
-    assert_eq!(gate.metric(r#"keygate_rate_limited_total{limit="key_rate"}"#), 990.0);
+    gate.expect_metric(r#"keygate_rate_limited_total{limit="key_rate"}"#, 990.0);
     let bobs = get(gate.address(0), "/x", &with(BOB));
     assert_eq!((bobs.status, parameter(&bobs, "ratelimit", "key", "r")), (200, Some(9)), "each key has its own");
 }
@@ -121,8 +121,8 @@ fn a_keys_own_limits_a_routes_and_the_default_all_count() {
     check_refused("R1", &rest[3], "key");
     let alices = statuses("/x", ALICE, 4);
     assert_eq!(alices.iter().map(|response| response.status).collect::<Vec<_>>(), [200, 200, 200, 429], "default");
-    assert_eq!(gate.metric(r#"keygate_rate_limited_total{limit="route_rate"}"#), 1.0);
-    assert_eq!(gate.metric(r#"keygate_rate_limited_total{limit="key_rate"}"#), 2.0);
+    gate.expect_metric(r#"keygate_rate_limited_total{limit="route_rate"}"#, 1.0);
+    gate.expect_metric(r#"keygate_rate_limited_total{limit="key_rate"}"#, 2.0);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn requests_in_flight_are_counted_until_their_end() {
         client.send(format!("GET /slow HTTP/1.1\r\nHost: a\r\nX-Api-Key: {ALICE}\r\n\r\n"));
     }
     held.waits_for(2);
-    assert_eq!(gate.metric(r#"keygate_requests_in_flight{route="/"}"#), 2.0);
+    gate.expect_metric(r#"keygate_requests_in_flight{route="/"}"#, 2.0);
     let refused = get(gate.address(0), "/slow", &with(ALICE));
     check_refused("concurrent", &refused, "concurrent");
     assert_eq!(refused.json()["error"]["code"], "too_many_concurrent_requests");
@@ -259,9 +259,9 @@ fn bad_keys_are_throttled_by_address_and_good_ones_never() {
     assert_eq!(ask(home, ALICE).status, 200, "G14, G15: the right key passes");
     assert_eq!(ask(home, "").status, 401);
     assert_eq!(ask(away, "wrong").status, 401, "another address is not affected");
-    assert_eq!(gate.metric(r#"keygate_rate_limited_total{limit="failed_auth"}"#), 2.0);
-    assert_eq!(gate.metric(r#"keygate_auth_total{outcome="unknown"}"#), 6.0, "throttled ones are counted as well");
-    assert_eq!(gate.metric(r#"keygate_auth_total{outcome="missing"}"#), 6.0);
+    gate.expect_metric(r#"keygate_rate_limited_total{limit="failed_auth"}"#, 2.0);
+    gate.expect_metric(r#"keygate_auth_total{outcome="unknown"}"#, 6.0);
+    gate.expect_metric(r#"keygate_auth_total{outcome="missing"}"#, 6.0);
 }
 
 #[test]

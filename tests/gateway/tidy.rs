@@ -13,8 +13,9 @@ use source::{Source, sources, top};
 const LONG_FILES: &[(&str, &str)] = &[
     ("src/config/tests.rs", "one table of cases and the checks on it"),
     ("src/credential/tests.rs", "one table a source of credentials"),
-    ("src/engine/relay.rs", "one state machine: what one side does decides for the other"),
     ("src/identity/tests.rs", "one table of requests and what the upstream sees"),
+    ("tests/gateway/contract.rs", "one table of settings, and the tests that turn them"),
+    ("tests/gateway/revocation.rs", "one theme: every way a key ends, on every kind of connection"),
     ("tests/gateway/suites.rs", "one table of requests and outcomes per suite of another gateway"),
     ("tests/gateway/websocket.rs", "one theme: handshakes, tunnels, their limits and ends"),
 ];

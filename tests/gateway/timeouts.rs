@@ -139,7 +139,7 @@ fn a_client_that_does_not_read_is_cut_off() {
             (closed == 1.0).then_some(())
         });
     });
-    assert_eq!(gate.metric(r#"keygate_requests_in_flight{route="/"}"#), 0.0);
+    gate.expect_metric(r#"keygate_requests_in_flight{route="/"}"#, 0.0);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn one_address_holds_so_many_connections() {
         })
         .collect();
     assert!(Client::connect(gate.address(0)).is_closed());
-    assert_eq!(gate.metric(r#"keygate_connections_closed_total{reason="per_address"}"#), 1.0);
+    gate.expect_metric(r#"keygate_connections_closed_total{reason="per_address"}"#, 1.0);
     drop(held);
     eventually("a place is free again", || {
         let mut client = Client::connect(gate.address(0));

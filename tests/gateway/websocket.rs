@@ -344,7 +344,7 @@ fn an_idle_tunnel_is_closed_with_1001() {
     server.read_to_end(&mut last).expect("an end");
     assert_eq!((last.first(), last.get(1)), (Some(&CLOSE), Some(&0x82)));
     assert_eq!(tunnel_line(&gate)["closed"], "idle");
-    assert_eq!(gate.metric(r#"keygate_connections_closed_total{reason="tunnel_timeout"}"#), 1.0);
+    gate.expect_metric(r#"keygate_connections_closed_total{reason="tunnel_timeout"}"#, 1.0);
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_client_that_does_not_read_is_cut() {
     });
     while server.write_all(&message).is_ok() {}
     assert_eq!(tunnel_line(&gate)["closed"], "stalled");
-    assert_eq!(gate.metric(r#"keygate_connections_closed_total{reason="write_timeout"}"#), 1.0);
+    gate.expect_metric(r#"keygate_connections_closed_total{reason="write_timeout"}"#, 1.0);
     drop(socket);
     pinger.join().expect("ends");
 }

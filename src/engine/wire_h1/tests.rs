@@ -1,3 +1,5 @@
+//! The encoders of HTTP/1 over streams that take a few bytes at a time.
+
 use std::future::poll_fn;
 
 use tokio::io::{AsyncReadExt, ReadBuf, duplex};

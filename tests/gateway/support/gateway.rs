@@ -145,6 +145,11 @@ impl Gateway {
         })
     }
 
+    /// Waits until a metric has this value: what became of a request is counted when it is over, a moment after its answer.
+    pub fn expect_metric(&self, series: &str, want: f64) {
+        eventually(&format!("{series} {want}"), || (self.metric(series) == want).then_some(()));
+    }
+
     /// Sends a signal by name, such as `HUP`.
     pub fn signal(&self, name: &str) {
         let status =

@@ -1,3 +1,5 @@
+//! One direction of a relay under sources and sinks that wait, fail and dribble.
+
 use super::*;
 
 const TIMING: Timing = Timing {
