@@ -338,6 +338,10 @@ fn no_stream_that_begins_around_the_swap_is_forgotten() {
         }
         let status = client.take(12);
         if status == b"HTTP/1.1 401" {
+            // A key that ended before the answer began gets a 401, too, and there the connection ends.
+            client.finish();
+            let rest = client.read_to_close();
+            cut += f64::from(u8::from(rest.windows(17).any(|line| line == b"Connection: close")));
             break;
         }
         assert_eq!(status, b"HTTP/1.1 200");
