@@ -30,10 +30,9 @@ failures=()
 
 # --- What is needed -----------------------------------------------------------------------------------------------------
 
-# Whether a test or a bench starts that program.
+# Whether a test or a bench starts that program. The real clients see to their own.
 wanted() {
-  grep -rqF --include='*.rs' --include='*.py' --include='*.sh' --include='*.js' --include='*.mjs' \
-    -e "\"$1\"" -e "'$1'" -e "need $1 " src tests/gateway tests/real benches 2>/dev/null
+  grep -rqF -e "Command::new(\"$1\")" -e "bin/$1\"" src tests/gateway benches 2>/dev/null
 }
 
 # Installs the list. A service in one of its packages is not started: tests start what they need, on ports of their own.
@@ -59,6 +58,7 @@ prepare() {
   need git git
   need openssl openssl
   ! wanted promtool || need promtool prometheus
+  ! wanted prometheus || need prometheus prometheus
   ! wanted nginx || need nginx nginx-light
   ! wanted haproxy || need haproxy haproxy
   if [ -n "$real" ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
