@@ -158,7 +158,8 @@ impl H2Client {
     ) -> Result<H2Response, h2::Error> {
         let (response, mut stream) = self.open(Self::head(method, path, headers), body.is_empty());
         if !body.is_empty() {
-            stream.send_data(Bytes::copy_from_slice(body), true)?;
+            // A refusal may be there, and its stream closed, before the body goes out: the answer tells.
+            let _ = stream.send_data(Bytes::copy_from_slice(body), true);
         }
         self.wait(answer(response))
     }
