@@ -61,6 +61,7 @@ prepare() {
   ! wanted prometheus || need prometheus prometheus
   ! wanted nginx || need nginx nginx-light
   ! wanted haproxy || need haproxy haproxy
+  ! wanted wrk || need wrk wrk
   if [ -n "$real" ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3 python3-venv)
   fi
