@@ -139,8 +139,27 @@ const OURS: [&str; 13] = [
 ];
 
 /// Names under which proxies tell upstreams where a request came from and went to; `X-Forwarded-*` and `Proxy-*` are
-/// reserved as families. Some frameworks route by the last two.
-const FORWARDED: [&str; 4] = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url"];
+/// reserved as families. Tornado believes `X-Scheme` before `X-Forwarded-Proto`; some frameworks route by the last two.
+const FORWARDED: [&str; 13] = [
+    "forwarded",
+    "x-real-ip",
+    "client-ip",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-scheme",
+    "x-url-scheme",
+    "front-end-https",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+/// Names by which a server lets its proxy say which part of the path is the application's: gunicorn takes `SCRIPT_NAME`, as
+/// it comes, from the loopback address, and cuts it from the path. The gate decides on the path of the request line, so
+/// nobody else may say another (design rule 2); an operator's `set_headers` may.
+const PATH_SPLIT: [&str; 2] = ["script-name", "path-info"];
 
 /// Names by which frameworks let a POST pass for another method. The gate decides on the method of the request line, so
 /// where a route lists its methods nothing may name another behind its back (design rule 2).
@@ -151,7 +170,7 @@ impl Policy {
     pub fn new(settings: &Settings, sources: Arc<Sources>) -> Self {
         let identity = [&settings.user, &settings.key_id, &settings.roles, &settings.scopes];
         let identity = identity.into_iter().flatten().map(|name| (name.clone(), Class::Drop));
-        let ours = OURS.iter().map(|name| (Box::from(*name), Class::Drop));
+        let ours = OURS.iter().chain(&PATH_SPLIT).map(|name| (Box::from(*name), Class::Drop));
         let credentials = sources.list().iter().enumerate().filter_map(|(index, source)| match source {
             Source::Header { name } | Source::Scheme { name, .. } if name.eq_ignore_ascii_case("authorization") => {
                 Some((name.clone(), Class::Authorization))
@@ -275,7 +294,8 @@ fn passes(class: Class, field: Field<'_>, forward: &Forward<'_>) -> bool {
     let preflight = matches!(forward.who, Who::Preflight);
     match class {
         Class::Free => true,
-        Class::MethodOverride => !forward.methods_listed,
+        // A preflight passes without a key because it is an OPTIONS: so must it be for the upstream.
+        Class::MethodOverride => !forward.methods_listed && !preflight,
         Class::Forwarded => forward.peer_trusted,
         Class::Source(index) => forward.untouched.source(index) && !preflight,
         Class::Authorization => forward.untouched.authorization() && !preflight,

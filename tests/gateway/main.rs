@@ -15,6 +15,7 @@ mod support;
 
 mod accesslog; // every field of the access line and every metric of the request path
 mod admin; // the operators' listener, and Prometheus as its reader
+mod attacks; // ways past the gate that were open once, each by its name
 mod auth; // who passes, who does not, and what each is told
 mod bodies; // every framing in both directions, byte for byte
 mod browser; // links, cookies and CORS
