@@ -161,7 +161,7 @@ impl Metrics {
 
     /// The counters of a key in the key file. May be kept with the keyring's record, which dies at a reload as these do
     /// ([`Metrics::retain_keys`]); one look costs a sharded map access.
-    pub fn key(&self, id: &KeyId, user: &Arc<str>) -> Arc<KeyMetrics> {
+    pub fn key(&self, id: &KeyId, user: &str) -> Arc<KeyMetrics> {
         self.key_requests.key(id, user)
     }
 

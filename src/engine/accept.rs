@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,6 +69,7 @@ impl Service for WorkerService {
             pool: Pool::new(MOST_IDLE_UPSTREAM),
             sessions: Sessions::default(),
             access_log,
+            random: Mutex::default(),
         });
         let sweeper = worker.clone();
         tokio::spawn(async move { sweeper.sweep().await });

@@ -153,7 +153,8 @@ fn note_admitted(report: &mut Report<'_>, admitted: &Admitted) {
 }
 
 fn own_fields(admitted: &Admitted, report: &Report<'_>) -> Vec<(&'static str, Vec<u8>)> {
-    let mut fields = vec![("X-Request-Id", report.request_id.as_bytes().to_vec())];
+    let mut fields = Vec::with_capacity(3);
+    fields.push(("X-Request-Id", report.request_id.as_bytes().to_vec()));
     fields.extend(reply::limit_fields(admitted.permit().fields()));
     fields
 }

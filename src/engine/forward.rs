@@ -129,11 +129,12 @@ impl Forwarding<'_> {
         report: &mut Report<'_>,
     ) -> Result<Forwarded, Attempt> {
         let reused = connection.is_reused();
-        let host = self.host(plan, connection.server());
-        report.upstream_begins(connection.server().clone(), now());
+        let server = connection.server().clone();
+        let host = self.host(plan, &server);
+        report.upstream_begins(server.clone(), now());
         let mut up = H1Answer::new(H1Wire::new(&mut connection.stream, Buffer::default(), Sender::Upstream));
         let protocol = if self.request.is_websocket() { Protocol::WebSocket } else { Protocol::Http1 };
-        let head = self.upstream_head(route, &host, protocol, report);
+        let head = self.upstream_head(route, host, protocol, report);
         self.policy.identity.write_request_head(up.wire.begin_message(head.framing), self.request, &head);
         let relayed = match self.exchange(route, plan, &mut up, down, watchdog, report).await {
             Ok(relayed) => relayed,
@@ -261,12 +262,12 @@ impl Forwarding<'_> {
         }
     }
 
-    fn host(&self, plan: &RoutePlan, server: &Server) -> Vec<u8> {
+    fn host<'h>(&'h self, plan: &'h RoutePlan, server: &'h Server) -> &'h [u8] {
         let server = server.authority().as_bytes();
         match &plan.upstream.settings().host {
-            HostPolicy::Keep => self.request.host().unwrap_or(server).to_vec(),
-            HostPolicy::Upstream => server.to_vec(),
-            HostPolicy::Literal(host) => host.as_bytes().to_vec(),
+            HostPolicy::Keep => self.request.host().unwrap_or(server),
+            HostPolicy::Upstream => server,
+            HostPolicy::Literal(host) => host.as_bytes(),
         }
     }
 
@@ -332,7 +333,9 @@ impl Forwarding<'_> {
 }
 
 fn is_event_stream(response: Response<'_>) -> bool {
-    let is = |value: &[u8]| value.to_ascii_lowercase().starts_with(b"text/event-stream");
+    let event_stream = b"text/event-stream";
+    let is =
+        |value: &[u8]| value.get(..event_stream.len()).is_some_and(|start| start.eq_ignore_ascii_case(event_stream));
     response.fields().first("content-type").is_some_and(is)
 }
 

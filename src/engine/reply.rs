@@ -266,7 +266,9 @@ pub(crate) async fn flush<C: Client>(client: &mut C, policy: &Policy) -> bool {
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), where there is a limit to tell of.
 pub(crate) fn limit_fields(limits: &Fields) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    let (mut policy, mut state) = (Vec::new(), Vec::new());
+    // Room for one limit; without any, none is taken.
+    let room = if limits.is_empty() { 0 } else { 64 };
+    let (mut policy, mut state) = (Vec::with_capacity(room), Vec::with_capacity(room));
     limits.write_policy(&mut policy);
     limits.write_state(&mut state);
     [("RateLimit-Policy", policy), ("RateLimit", state)].into_iter().filter(|(_, value)| !value.is_empty())

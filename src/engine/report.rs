@@ -142,7 +142,7 @@ impl<'h> Report<'h> {
         if let Some(principal) = &self.principal {
             let refused_by_us = self.rejection.as_ref().filter(|rejection| rejection.answer().status < 500);
             let outcome = refused_by_us.map_or(KeyOutcome::Admitted, KeyOutcome::of);
-            metrics.key(principal.id(), &Arc::from(principal.user())).count(outcome);
+            metrics.key(principal.id(), principal.user()).count(outcome);
         }
         if let (Some(took), Some(route)) = (self.upstream_took, self.route)
             && let Some((_, plan)) = self.policy.plan(route)

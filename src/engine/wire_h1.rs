@@ -19,6 +19,8 @@ const MAX_BUFFERED: usize = super::buffer::LARGE;
 const SMALL_PIECE: usize = 1024;
 /// Most bytes gathered.
 const MAX_GATHERED: usize = 16 * 1024;
+/// Room for a head that is about to be written: most fit, with a small body behind them, so that none grows field by field.
+const HEAD_ROOM: usize = 1024;
 
 /// One HTTP/1 connection in the middle of an exchange.
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl<S> H1Wire<S> {
             Framing::Length(length) => Encoder::Exactly(length),
             Framing::UntilClose => Encoder::UntilClose,
         };
+        self.queued.reserve(HEAD_ROOM);
         &mut self.queued
     }
 

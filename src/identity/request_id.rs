@@ -47,8 +47,8 @@ impl RequestId {
     pub fn hex(random: [u8; 16]) -> Self {
         let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
         let mut bytes = [0; MAX_LEN];
-        for (pair, byte) in bytes.chunks_mut(2).zip(random) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        for ([high, low], byte) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(random) {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 15));
         }
         Self { bytes, len: 32 }
     }

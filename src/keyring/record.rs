@@ -278,12 +278,15 @@ impl Shelf {
 struct Moment(i64);
 
 impl Moment {
+    const NEVER: i64 = i64::MAX;
+
     fn pack(time: Option<Timestamp>) -> Self {
-        Self(time.map_or(i64::MAX, Timestamp::as_microsecond))
+        Self(time.map_or(Self::NEVER, Timestamp::as_microsecond))
     }
 
     fn unpack(self) -> Option<Timestamp> {
-        Timestamp::from_microsecond(self.0).ok()
+        // Asked for first: every request looks here, and the error of a number that is no time allocates.
+        (self.0 != Self::NEVER).then(|| Timestamp::from_microsecond(self.0).ok()).flatten()
     }
 }
 

@@ -138,6 +138,6 @@ impl List<'_> {
         self.out.push(b';');
         self.out.extend_from_slice(name);
         self.out.push(b'=');
-        self.out.extend(digits.iter().skip(unused));
+        self.out.extend_from_slice(digits.get(unused..).unwrap_or_default());
     }
 }

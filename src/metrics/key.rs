@@ -70,15 +70,15 @@ impl KeyCounts {
         })
     }
 
-    pub(super) fn key(&self, id: &KeyId, user: &Arc<str>) -> Arc<KeyMetrics> {
-        if let Some(known) = self.keys.get(id).filter(|known| known.user == *user) {
+    pub(super) fn key(&self, id: &KeyId, user: &str) -> Arc<KeyMetrics> {
+        if let Some(known) = self.keys.get(id).filter(|known| *known.user == *user) {
             return Arc::clone(&known);
         }
         match self.keys.entry(id.clone()) {
             Entry::Occupied(mut known) => {
                 // Renamed by a reload: the old name's series ends and a new one begins.
-                if known.get().user != *user {
-                    known.insert(Arc::new(KeyMetrics::new(Arc::clone(user))));
+                if *known.get().user != *user {
+                    known.insert(Arc::new(KeyMetrics::new(Arc::from(user))));
                 }
                 Arc::clone(known.get())
             }
@@ -88,7 +88,7 @@ impl KeyCounts {
                 if self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
                     return Arc::clone(&self.others);
                 }
-                Arc::clone(&free.insert(Arc::new(KeyMetrics::new(Arc::clone(user)))))
+                Arc::clone(&free.insert(Arc::new(KeyMetrics::new(Arc::from(user)))))
             }
         }
     }

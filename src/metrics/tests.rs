@@ -21,7 +21,7 @@ fn touched() -> (Metrics, Vec<Held>) {
     let held = vec![route.in_flight(), route.websocket(), metrics.connection()];
     metrics.upstream("worker").finish(Duration::from_millis(2));
     metrics.set_upstream_healthy("worker", "10.0.0.5:9101", true);
-    let key = metrics.key(&KeyId::new("48e8f859"), &Arc::from("alice"));
+    let key = metrics.key(&KeyId::new("48e8f859"), "alice");
     KeyOutcome::ALL.iter().for_each(|outcome| key.count(*outcome));
     AuthOutcome::ALL.iter().for_each(|outcome| metrics.auth(*outcome));
     label::LIMITS.iter().for_each(|limit| metrics.rate_limited(*limit));
@@ -202,16 +202,16 @@ fn guards_leave_their_gauge_even_on_a_panic() {
 #[test]
 fn keys_past_the_bound_are_counted_together() {
     let metrics = Metrics::with_max_keys(3).unwrap();
-    let user = Arc::from("u");
+    let user = "u";
     for n in 0..100 {
-        metrics.key(&KeyId::new(&format!("key{n}")), &user).count(KeyOutcome::Admitted);
+        metrics.key(&KeyId::new(&format!("key{n}")), user).count(KeyOutcome::Admitted);
     }
     check(&metrics, r#"keygate_key_requests_total{key="key2",outcome="admitted",user="u"}"#, 1.0);
     check(&metrics, r#"keygate_key_requests_total{key="(other)",outcome="admitted",user=""}"#, 97.0);
     assert_eq!(metrics.encode().unwrap().matches("keygate_key_requests_total{").count(), 4);
     // Room made by a reload is used again.
     metrics.retain_keys(|id| id.as_str() == "key2");
-    metrics.key(&KeyId::new("key50"), &user).count(KeyOutcome::Limited);
+    metrics.key(&KeyId::new("key50"), user).count(KeyOutcome::Limited);
     check(&metrics, r#"keygate_key_requests_total{key="key50",outcome="limited",user="u"}"#, 1.0);
     check(&metrics, r#"keygate_key_requests_total{key="key1",outcome="admitted",user="u"}"#, None);
 }
@@ -223,7 +223,7 @@ fn the_bound_on_keys_is_exact_under_contention() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for n in 0..200 {
-                    metrics.key(&KeyId::new(&format!("key{n}")), &Arc::from("u")).count(KeyOutcome::Admitted);
+                    metrics.key(&KeyId::new(&format!("key{n}")), "u").count(KeyOutcome::Admitted);
                 }
             });
         }
@@ -239,9 +239,9 @@ fn the_bound_on_keys_is_exact_under_contention() {
 fn a_renamed_user_begins_a_new_series() {
     let metrics = Metrics::new().unwrap();
     let id = KeyId::new("k");
-    metrics.key(&id, &Arc::from("old")).count(KeyOutcome::Admitted);
-    metrics.key(&id, &Arc::from("new")).count(KeyOutcome::Admitted);
-    metrics.key(&id, &Arc::from("new")).count(KeyOutcome::Admitted);
+    metrics.key(&id, "old").count(KeyOutcome::Admitted);
+    metrics.key(&id, "new").count(KeyOutcome::Admitted);
+    metrics.key(&id, "new").count(KeyOutcome::Admitted);
     check(&metrics, r#"keygate_key_requests_total{key="k",outcome="admitted",user="new"}"#, 2.0);
     check(&metrics, r#"keygate_key_requests_total{key="k",outcome="admitted",user="old"}"#, None);
 }

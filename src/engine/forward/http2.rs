@@ -52,10 +52,11 @@ impl Forwarding<'_> {
         watchdog: &mut Watchdog,
         report: &mut Report<'_>,
     ) -> Result<Forwarded, Attempt> {
-        let host = self.host(plan, place.server());
-        report.upstream_begins(place.server().clone(), now());
+        let server = place.server().clone();
+        let host = self.host(plan, &server);
+        report.upstream_begins(server.clone(), now());
         let mut head = Vec::with_capacity(1024);
-        let forward = self.upstream_head(route, &host, Protocol::Http2, report);
+        let forward = self.upstream_head(route, host, Protocol::Http2, report);
         self.policy.identity.write_request_head(&mut head, self.request, &forward);
         let secure = plan.upstream.settings().tls.is_some();
         let mut up = H2Answer::open(&mut place.send, &head, secure).map_err(|error| match error {
