@@ -20,6 +20,8 @@
 mod ask;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/nginx.rs"]
+mod nginx;
 #[path = "support/peer.rs"]
 mod peer;
 #[path = "support/process.rs"]
@@ -51,22 +53,22 @@ struct Case {
 
 const GET: Case = Case {
     name: "get",
-    what: "GET of 61 bytes with a key",
+    what: "Short GET with a key",
     tls: false,
     with_key: true,
     method: "GET",
     target: "/",
     body: 0,
     status: 200,
-    answer: Some(peer::SMALL.len()),
+    answer: Some(nginx::SMALL.len()),
 };
 
 const CASES: [Case; 5] = [
     GET,
     Case { name: "refuse", what: "GET without a key: 401", with_key: false, status: 401, answer: None, ..GET },
     Case { name: "post", what: "POST of 16 KiB", method: "POST", body: 16 * 1024, ..GET },
-    Case { name: "download", what: "GET of 1 MiB", target: "/large", answer: Some(peer::LARGE), ..GET },
-    Case { name: "tls", what: "GET of 61 bytes over TLS", tls: true, ..GET },
+    Case { name: "download", what: "GET of 1 MiB", target: "/large", answer: Some(nginx::LARGE), ..GET },
+    Case { name: "tls", what: "Short GET over TLS", tls: true, ..GET },
 ];
 
 /// What is asked of the bench.
@@ -88,7 +90,7 @@ fn main() {
     let plan = plan();
     let folder = tempfile::tempdir().unwrap();
     let certificate = certificate(folder.path());
-    let Some((_upstream, port)) = peer::upstream(folder.path()) else {
+    let Some((_upstream, port)) = nginx::upstream(folder.path()) else {
         return println!("SKIPPED: nginx is missing, and it is the upstream too");
     };
     let mut peers = vec![peer::gate(folder.path(), port)];

@@ -3,20 +3,17 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::process::{Program, find, free_port, pinned};
+use super::nginx;
+use super::process::{self, Program, find, listening, pinned, prepare, write_private};
 
 /// How many keys each knows.
 const KEYS: usize = 1000;
-/// The upstream's short answer.
-pub const SMALL: &str = r#"{"status":"ok","worker":"w-17","queue":[],"version":"1.4.2"}"#;
-/// Bytes of the large answer.
-pub const LARGE: usize = 1 << 20;
+/// Its usual buffers of 4 KiB cost nginx four times as much on large answers; on small ones, large buffers do.
+const LARGE_BUFFERS: &str = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;";
 
 /// A running gate or peer.
 pub struct Peer {
@@ -35,23 +32,7 @@ pub fn key(number: usize) -> String {
     format!("{number:04}-{}", "bench-key-of-sixty-four-characters-0123456789-abcdefghijklm")
 }
 
-/// The upstream: nginx with a short answer, a large one, and kept connections. `None` without nginx.
-pub fn upstream(folder: &Path) -> Option<(Program, u16)> {
-    let nginx = find("/usr/sbin/nginx")?;
-    let folder = prepare(folder, "upstream");
-    fs::write(folder.join("large"), vec![b'x'; LARGE]).unwrap();
-    let root = folder.display();
-    listening(&folder, |[port, _]| {
-        let server = format!(
-            "server {{ listen 127.0.0.1:{port}; client_max_body_size 0; location / {{ return 200 '{SMALL}'; }}\n\
-             location = /large {{ root {root}; }} }}"
-        );
-        (nginx_command(1, &nginx, &folder, &server), vec![port])
-    })
-    .map(|(program, [port, _])| (program, port))
-}
-
-/// keygate, as built for this bench; `KEYGATE_BIN` names another binary.
+/// keygate, as built for this bench.
 pub fn gate(folder: &Path, upstream: u16) -> Peer {
     let folder = prepare(folder, "keygate");
     let mut keys = String::from("version: 1\nkeys:\n");
@@ -71,10 +52,7 @@ pub fn gate(folder: &Path, upstream: u16) -> Peer {
              routes:\n  - path: /\n    upstream: app\n"
         );
         fs::write(folder.join("keygate.yaml"), config).unwrap();
-        let binary = std::env::var_os("KEYGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_keygate").into());
-        let mut command = pinned(0, Path::new(&binary));
-        command.arg("serve").arg("--config").arg(folder.join("keygate.yaml"));
-        (command, vec![plain, tls])
+        (process::keygate(&folder.join("keygate.yaml")), vec![plain, tls])
     })
     .expect("the gate starts");
     Peer { name: "keygate", program, plain, tls }
@@ -82,7 +60,7 @@ pub fn gate(folder: &Path, upstream: u16) -> Peer {
 
 /// nginx with a map of keys.
 pub fn nginx(folder: &Path, upstream: u16) -> Option<Peer> {
-    let nginx = find("/usr/sbin/nginx")?;
+    let nginx = find(nginx::PLACE)?;
     let folder = prepare(folder, "nginx");
     fs::write(folder.join("keys.map"), pairs(";")).unwrap();
     let (program, [plain, tls]) = listening(&folder, |[plain, tls]| {
@@ -94,13 +72,14 @@ pub fn nginx(folder: &Path, upstream: u16) -> Option<Peer> {
              server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl;\n\
              ssl_certificate ../cert.pem; ssl_certificate_key ../key.pem;\n\
              client_max_body_size 0; client_body_buffer_size 64k; proxy_max_temp_file_size 0;\n\
-             location / {{ if ($user = '') {{ return 401 '{{\"message\":\"no key\"}}'; }}\n\
-             limit_req zone=keys burst=1000000 nodelay;\n\
-             proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host $http_host;\n\
+             proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host $http_host;\n\
              proxy_set_header X-Api-Key ''; proxy_set_header X-Auth-User $user; proxy_set_header X-Request-Id $request_id;\n\
-             proxy_set_header X-Forwarded-For $remote_addr; }} }}"
+             proxy_set_header X-Forwarded-For $remote_addr; limit_req zone=keys burst=1000000 nodelay;\n\
+             if ($user = '') {{ return 401 '{{\"message\":\"no key\"}}'; }}\n\
+             location / {{ proxy_pass http://app; }}\n\
+             location = /large {{ proxy_pass http://app; {LARGE_BUFFERS} }} }}"
         );
-        (nginx_command(0, &nginx, &folder, &server), vec![plain, tls])
+        (nginx::command(0, &nginx, &folder, &server), vec![plain, tls])
     })?;
     Some(Peer { name: "nginx map", program, plain, tls })
 }
@@ -133,46 +112,6 @@ pub fn haproxy(folder: &Path, upstream: u16) -> Option<Peer> {
     Some(Peer { name: "HAProxy map", program, plain, tls })
 }
 
-/// Starts what `command` gives for two ports; again with others if it does not come up.
-fn listening(folder: &Path, command: impl Fn([u16; 2]) -> (Command, Vec<u16>)) -> Option<(Program, [u16; 2])> {
-    let started = (0..3).find_map(|_| {
-        let ports = [free_port(), free_port()];
-        let (mut command, awaited) = command(ports);
-        Program::start(&mut command, &folder.join("log"), &awaited).map(|program| (program, ports))
-    });
-    if started.is_none() {
-        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        println!("FAILED to start {}: {log}", folder.display());
-    }
-    started
-}
-
-fn nginx_command(core: usize, nginx: &Path, folder: &Path, servers: &str) -> Command {
-    // Workers of a root nginx run as nobody otherwise, who may not enter the folder of this bench.
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    let config = format!(
-        "daemon off; {user} worker_processes 1; pid pid; error_log stderr crit;\nevents {{ worker_connections 4096; }}\n\
-         http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 75s; sendfile on; tcp_nopush on;\n\
-         client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
-         {servers}\n}}\n"
-    );
-    fs::write(folder.join("nginx.conf"), config).unwrap();
-    let mut command = pinned(core, nginx);
-    command.arg("-p").arg(folder).args(["-e", "stderr", "-c", "nginx.conf"]);
-    command
-}
-
 fn pairs(end: &str) -> String {
     (0..KEYS).map(|number| format!("{} user{number}{end}\n", key(number))).collect()
-}
-
-fn prepare(folder: &Path, name: &str) -> PathBuf {
-    let folder = folder.join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn write_private(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

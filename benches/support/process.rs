@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -36,9 +37,44 @@ pub fn pinned(core: usize, program: &Path) -> Command {
     }
 }
 
+/// A command for keygate as built for this bench, with this configuration; `KEYGATE_BIN` names another binary.
+pub fn keygate(config: &Path) -> Command {
+    let binary = std::env::var_os("KEYGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_keygate").into());
+    let mut command = pinned(0, Path::new(&binary));
+    command.arg("serve").arg("--config").arg(config);
+    command
+}
+
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts what `command` gives for two ports; again with others if it does not come up.
+pub fn listening(folder: &Path, command: impl Fn([u16; 2]) -> (Command, Vec<u16>)) -> Option<(Program, [u16; 2])> {
+    let started = (0..3).find_map(|_| {
+        let ports = [free_port(), free_port()];
+        let (mut command, awaited) = command(ports);
+        Program::start(&mut command, &folder.join("log"), &awaited).map(|program| (program, ports))
+    });
+    if started.is_none() {
+        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+        println!("FAILED to start {}: {log}", folder.display());
+    }
+    started
+}
+
+/// A folder of that name in `folder`.
+pub fn prepare(folder: &Path, name: &str) -> PathBuf {
+    let folder = folder.join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Writes a file that only its owner may read.
+pub fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 impl Program {
