@@ -38,14 +38,15 @@ as_root() {
 # Installs the list, if there is anything on it.
 install_packages() {
   [ "${#packages[@]}" -gt 0 ] || return 0
+  local by_hand="as root: apt-get update && apt-get install -y ${packages[*]}"
   printf 'Missing here: %s\n' "${packages[*]}"
   command -v apt-get >/dev/null 2>&1 || fail "there is no apt-get to install them with; install them and run this again"
   if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null 2>&1; then
-    fail "installing them needs root or sudo; as root: apt-get install ${packages[*]}"
+    fail "installing them needs root or sudo; $by_hand"
   fi
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update &&
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}" ||
-    fail "apt-get could not install them; as root: apt-get install ${packages[*]}"
+    fail "apt-get could not install them; $by_hand"
 }
 
 # Whether the cargo in PATH is at least the `rust-version` of Cargo.toml. Debian's own is too old.

@@ -7,7 +7,7 @@ mod observe;
 mod run;
 mod session_secret;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,10 +17,11 @@ use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::config::Environment;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem};
 use crate::engine::Gate;
 use crate::engine::accept::{OpenListener, WorkerService};
 use crate::engine::clock::Clock;
+use crate::keyring::file;
 use crate::keyring::reload::{self, Reloader};
 use crate::limit::limiter::Limiter;
 use crate::limit::throttle::Throttle;
@@ -60,6 +61,12 @@ impl StartError {
     fn system(error: impl std::fmt::Display) -> Self {
         Self { problems: vec![error.to_string()], is_configuration: false }
     }
+}
+
+/// What is wrong in the key file at `path`, told as every other problem is.
+pub(crate) fn key_file_problem(path: &Path, problem: &file::Problem) -> Problem {
+    let file::Problem { line, what, hint } = problem.clone();
+    Problem { file: path.to_owned(), line, path: String::new(), what, hint }
 }
 
 /// A running gate, for the tasks that manage it.
@@ -119,8 +126,8 @@ fn build(
     let Options { config, config_path, environment, on_ready } = options;
     let began = Clock.now();
     let loaded = reload::load(&config.key_file).map_err(|problems| {
-        let file = config.key_file.display().to_string();
-        StartError::configuration(problems.iter().map(|problem| format!("{file}:{problem}")).collect())
+        let line = |problem| key_file_problem(&config.key_file, problem).to_string();
+        StartError::configuration(problems.iter().map(line).collect())
     })?;
     let observer = Arc::new(Observer::new(metrics.clone()));
     observer.keys_loaded(&loaded, began.wall, Clock.mono().saturating_duration_since(began.mono));

@@ -112,10 +112,11 @@ impl Loaded {
 /// Everything that is wrong with it, in the order of the file.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Loaded, Vec<Problem>> {
     let refused = |what: String, hint: Option<&str>| {
-        vec![Problem { file: path.to_owned(), line: 1, path: String::new(), what, hint: hint.map(str::to_owned) }]
+        vec![Problem { file: path.to_owned(), line: None, path: String::new(), what, hint: hint.map(str::to_owned) }]
     };
     let bytes = environment.read(path).map_err(|e| {
-        let hint = (e.kind() == io::ErrorKind::NotFound).then_some("`--config FILE` names another");
+        let hint =
+            (e.kind() == io::ErrorKind::NotFound).then_some("`--config FILE` names another, `keygate demo` needs none");
         refused(format!("cannot be read ({})", environment::why(&e)), hint)
     })?;
     let text = String::from_utf8(bytes).map_err(|_error| refused("is not UTF-8".to_owned(), None))?;
@@ -130,7 +131,7 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<Loaded, Vec<Pr
 pub fn load_str(text: &str, path: &Path, environment: &dyn Environment) -> Result<Loaded, Vec<Problem>> {
     let root = yaml::parse(text).map_err(|e| {
         let file = path.to_owned();
-        vec![Problem { file, line: e.position.line, path: String::new(), what: e.message, hint: None }]
+        vec![Problem { file, line: Some(e.position.line), path: String::new(), what: e.message, hint: None }]
     })?;
     let absolute = std::path::absolute(path).unwrap_or_else(|_error| path.to_owned());
     let directory = absolute.parent().unwrap_or(Path::new("/"));

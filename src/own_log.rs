@@ -147,7 +147,9 @@ impl log::Log for Bridge {
 }
 
 fn output(format: Format, is_terminal: bool, lines: Lines) -> Output {
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(is_terminal);
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines);
+    // Colours are for terminals; that NO_COLOR switches them off there too is the library's own doing.
+    let layer = if is_terminal { layer } else { layer.with_ansi(false) };
     match format {
         Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         Format::Text => layer.boxed(),
@@ -158,9 +160,14 @@ fn filter(level: Level) -> Targets {
     Targets::new().with_default(cap(level)).with_target(OURS, tracing_level(level))
 }
 
-/// The level of other crates: ours, but never below info (`security.md` A3, row 28).
-fn cap(level: Level) -> LevelFilter {
-    tracing_level(level).min(LevelFilter::INFO)
+/// The level of other crates: one less than ours, since what they start and stop tells an operator nothing, and so never
+/// below info (`security.md` A3, row 28).
+const fn cap(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn | Level::Info => LevelFilter::WARN,
+        Level::Debug | Level::Trace => LevelFilter::INFO,
+    }
 }
 
 const fn tracing_level(level: Level) -> LevelFilter {

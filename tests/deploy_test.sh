@@ -226,7 +226,7 @@ machine 'no root and no sudo'
 echo 1000 >"$machine/uid"
 run
 expect 1 </dev/null
-says "as root: apt-get install $everything"
+says "as root: apt-get update && apt-get install -y $everything"
 
 machine 'no root, and nothing but Rust missing'
 echo 1000 >"$machine/uid"

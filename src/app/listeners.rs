@@ -1,5 +1,6 @@
 //! Opening and closing listeners: at the start, and when a reload changes them.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
@@ -66,7 +67,7 @@ impl Listeners {
     /// Opens the operators' listener.
     pub(super) fn open_admin(&mut self, address: Option<&ListenAddress>) -> Result<(), Vec<String>> {
         let Some(address) = address else { return Ok(()) };
-        let bound = Bound::bind(address, 1).map_err(|error| vec![format!("admin.address {address}: {error}")])?;
+        let bound = Bound::bind(address, 1).map_err(|error| vec![unbound("admin.address", address, &error)])?;
         self.admin = Some(Arc::new(bound));
         Ok(())
     }
@@ -103,11 +104,26 @@ impl Listeners {
         let bound = match known {
             Some(bound) => bound,
             None => {
-                let bound = Bound::bind(asked, workers).map_err(|error| vec![format!("listen {asked}: {error}")])?;
+                let bound = Bound::bind(asked, workers).map_err(|error| vec![unbound("listen", asked, &error)])?;
                 Arc::new(bound)
             }
         };
         self.next_id += 1;
         Ok(Opened { asked: asked.clone(), listener: OpenListener { id: self.next_id, bound, tls }, store })
     }
+}
+
+/// Why an address cannot be listened on, and what helps.
+fn unbound(setting: &str, address: &ListenAddress, error: &io::Error) -> String {
+    let is_unix = matches!(address, ListenAddress::Unix(_));
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse if is_unix => "; it is served already, or is no socket",
+        io::ErrorKind::AddrInUse => "; something listens there already, `ss -ltnp` as root shows what",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied if is_unix => "; the gate's user must be able to write to its folder",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 take root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::NotFound if is_unix => "; its folder must be there",
+        _ => "",
+    };
+    format!("{setting} {address}: {error}{hint}")
 }

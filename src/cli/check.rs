@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{ConfigFile, FAILED, USAGE};
+use crate::app;
 use crate::config::{self, Config, Environment, Problem, System};
 use crate::keyring;
 
@@ -65,13 +66,7 @@ fn check(
 
 /// Reads the key file as the gate would.
 fn check_key_file(path: &Path) -> KeyFile {
-    let in_file = |problem: &keyring::file::Problem| Problem {
-        file: path.to_owned(),
-        line: problem.line.unwrap_or(1),
-        path: String::new(),
-        what: problem.what.clone(),
-        hint: problem.hint.clone(),
-    };
+    let in_file = |problem: &keyring::file::Problem| app::key_file_problem(path, problem);
     match keyring::reload::load(path) {
         Ok(loaded) => KeyFile { problems: Vec::new(), warnings: loaded.warnings.iter().map(in_file).collect() },
         Err(problems) => KeyFile { problems: problems.iter().map(in_file).collect(), warnings: Vec::new() },
@@ -176,7 +171,7 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
         let (fine, out, err) = checked(LEAST, None, false);
         assert!(!fine);
         assert_eq!(out, "");
-        assert!(err.starts_with("keys.yaml:1: ") && err.ends_with("1 problem\n"), "{err}");
+        assert!(err.starts_with("keys.yaml: ") && err.ends_with("1 problem\n"), "{err}");
     }
 
     #[test]

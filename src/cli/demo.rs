@@ -133,7 +133,9 @@ keygate demo: a gate, an echo service behind it, and a key made for this run.
   files    {folder}   (keygate.yaml, keys.yaml; gone when the demo ends)
   key      {key}
 
-Paste these into another terminal:
+Paste these into another terminal. The first line is for the commands of README.md:
+
+  KEY={key} PLAIN={plain} TLS={tls} ADMIN={admin}
 
   # 401: no key
   curl -i http://{plain}/hello

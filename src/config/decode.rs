@@ -84,7 +84,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn at(&self, place: &Place, what: String, hint: Option<String>) -> Problem {
-        Problem { file: self.file.to_owned(), line: place.line, path: place.path.clone(), what, hint }
+        Problem { file: self.file.to_owned(), line: Some(place.line), path: place.path.clone(), what, hint }
     }
 }
 

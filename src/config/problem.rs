@@ -10,8 +10,8 @@ use std::path::PathBuf;
 pub struct Problem {
     /// The file as the operator named it.
     pub file: PathBuf,
-    /// Line, from 1.
-    pub line: usize,
+    /// Line, from 1; `None` where the file as a whole is meant.
+    pub line: Option<usize>,
     /// The setting, as in `routes[2].limits.per`; empty where the file as a whole is meant.
     pub path: String,
     /// What is wrong.
@@ -22,7 +22,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        f.write_str(" ")?;
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }

@@ -91,7 +91,9 @@ impl From<ReadError> for Problem {
         let hint = match error {
             ReadError::OthersMayWrite => Some("chmod o-w; new key files have mode 0600"),
             ReadError::NotAFile => Some("`keys.file` names the key file itself, not its folder"),
-            ReadError::Missing | ReadError::Io(_) | ReadError::TooLarge | ReadError::Changing => None,
+            ReadError::Missing => Some("`keys.file` names another; config/keys.yaml shows what it holds"),
+            ReadError::Io(io::ErrorKind::PermissionDenied) => Some("it must belong to the user who runs the gate"),
+            ReadError::Io(_) | ReadError::TooLarge | ReadError::Changing => None,
         };
         Self::of_file(format!("the key file is refused: {error}"), hint)
     }

@@ -147,7 +147,8 @@ fn installed() {
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
     let log = install(&settings(Level::Info, None), dropped.clone()).unwrap();
     tracing::info!("from tracing");
-    log::info!(target: "pingora_core", "from log");
+    log::warn!(target: "pingora_core", "from log");
+    log::info!(target: "pingora_core", "not wanted, for that takes our debug");
     log::debug!(target: "pingora_core", "not wanted");
     assert!(matches!(install(&settings(Level::Info, None), dropped), Err(Error::AlreadyInstalled)));
     log.apply(&settings(Level::Error, Some(Format::Text))).unwrap();

@@ -41,7 +41,18 @@ fn check_says_all_that_is_wrong_and_where() {
     fs::write(good.path().join("keys.yaml"), "version: 1\nkeys:\n  - { id: x }\n").unwrap();
     let (status, _, err) = run(good.path(), &["check"]);
     assert!(status == 2 && err.contains("keys.yaml:3: "), "{err}");
-    assert_eq!(run(good.path(), &["check", "-c", "nowhere.yaml"]).0, 2);
+    // `serve` tells of a key file in the same words.
+    let (status, _, told) = run(good.path(), &["serve"]);
+    let about_keys = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.contains("keys.yaml:3: ")).map(str::to_owned).collect()
+    };
+    assert_eq!((status, about_keys(&told)), (2, about_keys(&err)), "{err}{told}");
+    // A file that is not there has no first line.
+    let (status, _, err) = run(good.path(), &["check", "-c", "nowhere.yaml"]);
+    assert!(status == 2 && err.starts_with("nowhere.yaml: cannot be read (no such file); `--config FILE` "), "{err}");
+    fs::remove_file(good.path().join("keys.yaml")).unwrap();
+    let (_, _, err) = run(good.path(), &["check"]);
+    assert!(err.contains("keys.yaml: the key file is refused: there is no such file; `keys.file` names "), "{err}");
     assert_eq!(run(good.path(), &["chek"]).0, 2);
 }
 
@@ -75,6 +86,14 @@ fn serve_that_cannot_start_says_why() {
     let address = taken.local_addr().unwrap().to_string();
     let rows = [
         (config(&origin).replacen("127.0.0.1:0", &address, 1), 1, format!("listen {address}: Address already in use")),
+        (config(&origin).replacen("127.0.0.1:0", &address, 1), 1, "; something listens there already, `ss".to_owned()),
+        (config(&origin).replacen("127.0.0.1:0", "192.0.2.1:9", 1), 1, "; this machine has no such address".to_owned()),
+        (config(&origin).replacen("127.0.0.1:0", "unix:/nonexistent/s", 1), 1, "; its folder must be there".to_owned()),
+        (
+            config(&origin).replacen("127.0.0.1:0", "unix:keys.yaml", 1),
+            1,
+            "; it is served already, or is no".to_owned(),
+        ),
         (
             config(&origin).replace("admin: { address: \"127.0.0.1:0\"", &format!("admin: {{ address: \"{address}\"")),
             1,
@@ -125,6 +144,13 @@ fn what_the_demo_prints_works_when_pasted() {
     // What comes after are access lines; somebody must read them.
     let reader = std::thread::spawn(move || lines.count());
     let text = guide.join("\n");
+    // The README's own commands take these; a reader pastes them first.
+    let variables = text.lines().find(|line| line.starts_with("  KEY=kg_")).unwrap();
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let pasted: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    let shell = Command::new("sh").args(["-c", &format!("{variables}\n{}", pasted.join("\n"))]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shell.stdout), "401\n200\n200\n200\n200\n429\n", "{pasted:?}");
+
     let blocks: Vec<(&str, &str)> = text.split("\n  # ").skip(1).filter_map(|block| block.split_once('\n')).collect();
     let mut tried = 0;
     for (what, commands) in blocks {
@@ -133,7 +159,8 @@ fn what_the_demo_prints_works_when_pasted() {
         let want = match what.split([':', ' ']).next().unwrap() {
             "401" => "HTTP/1.1 401 ",
             "200" => "HTTP/1.1 200 ",
-            "429" => "200\n200\n200\n429\n",
+            // Part of the ten seconds' allowance is spent.
+            "429" => "\n429\n",
             "a" => "HTTP/1.1 101 ",
             "the" => "\nHTTP/2 200 ",
             "what" => "keygate_requests_total{",
@@ -175,4 +202,25 @@ fn the_log_is_for_machines_or_people() {
         fs::read_to_string(dir.path().join("access.log")).ok().filter(|text| text.ends_with('\n'))
     });
     assert!(!line.starts_with('{') && line.contains("/v1") && line.contains("401"), "{line}");
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    if !Path::new("/usr/bin/script").exists() {
+        println!("SKIPPED: script is not installed");
+        return;
+    }
+    let origin = Origin::ok();
+    // The error comes after the first lines of the log, and ends it.
+    let dir =
+        folder(&config(&origin).replacen("127.0.0.1:0", "192.0.2.1:9", 1).replace("format: json", "format: text"));
+    let command = format!("{} serve", env!("CARGO_BIN_EXE_keygate"));
+    for (no_color, coloured) in [("", true), ("1", false)] {
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &command, "/dev/null"]).current_dir(dir.path()).env("NO_COLOR", no_color);
+        let shown = terminal.stdin(Stdio::null()).output().unwrap().stdout;
+        let shown = String::from_utf8_lossy(&shown);
+        assert!(shown.contains("key file loaded"), "{shown}");
+        assert_eq!(shown.contains('\x1b'), coloured, "NO_COLOR={no_color}: {shown}");
+    }
 }
