@@ -329,4 +329,21 @@ run --help
 expect 0 </dev/null
 says 'keygate serve --config FILE'
 
+# --- The systemd unit ---------------------------------------------------------------------------------------------------
+
+# `verify` reports what systemd would pass over in silence, and its exit status says little: no word is the only good one.
+if command -v systemd-analyze >/dev/null 2>&1; then
+  sed 's|/usr/local/bin/keygate|/bin/sh|' "$top/deploy/keygate.service" >"$work/keygate.service"
+  if grep -q '^ExecStart=/bin/sh serve --config /etc/keygate/keygate.yaml$' "$work/keygate.service" &&
+    said=$(systemd-analyze verify --man=no "$work/keygate.service" 2>&1) && [ -z "$said" ]; then
+    echo 'ok deploy: systemd understands the unit'
+  else
+    failed=1
+    echo 'FAILED deploy: systemd does not understand the unit'
+    sed 's/^/  | /' <<<"${said:-}"
+  fi
+else
+  echo 'SKIPPED: no systemd-analyze to read the unit with'
+fi
+
 exit "$failed"
