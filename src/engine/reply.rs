@@ -237,6 +237,9 @@ pub(crate) fn queue_own(wire: &mut impl Downstream, own: &OwnAnswer, body: &[u8]
 pub(crate) async fn write_body<C: Client>(client: &mut C, policy: &Policy, mut body: &[u8]) -> bool {
     let deadline = now() + policy.request.write_timeout;
     let (wire, watchdog) = client.sides();
+    if wire.send_own(body) {
+        return true;
+    }
     poll_fn(|cx| {
         while !body.is_empty() {
             match wire.poll_send(body, cx) {

@@ -84,6 +84,12 @@ pub(crate) trait Downstream: Wire + Send {
     /// its names and values before compression.
     fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) -> u64;
 
+    /// Sends the whole body of an answer of the gate's own and ends it, where the connection itself keeps it until the client
+    /// takes it: then nobody waits, and nothing else of the exchange is held meanwhile. `false` where it does not.
+    fn send_own(&mut self, _body: &[u8]) -> bool {
+        false
+    }
+
     /// `Ready` when the client has said that it wants no answer any more, where the protocol can say that.
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Pending

@@ -238,6 +238,15 @@ impl Downstream for H2Wire {
         fields.map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
     }
 
+    fn send_own(&mut self, body: &[u8]) -> bool {
+        if body.is_empty() || self.left != Some(body.len() as u64) || self.send_head(false).is_err() {
+            return false;
+        }
+        let Some(sending) = &mut self.sending else { return false };
+        self.ended = sending.stream.send_data(Bytes::copy_from_slice(body), true).is_ok();
+        self.ended
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sending {
             Some(sending) => sending.poll_reset(cx),

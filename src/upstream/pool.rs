@@ -2,7 +2,7 @@
 //! from a task of its own, which must be spawned with a timer for every request that ends and woken and waited for by every
 //! request that takes the connection back; it hands out the oldest of sixteen first, so that connections stay open which a
 //! quiet hour does not need; and its locks and queues serve workers that share a pool, which ours do not. Here a take is one
-//! look-up and one `try_read`, and one sweep a second drops what the servers closed or nobody needed.
+//! look-up and one look at the socket, and one sweep a second drops what the servers closed or nobody needed.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

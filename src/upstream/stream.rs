@@ -2,9 +2,12 @@
 
 use std::future::poll_fn;
 use std::io::{self, BufRead};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -61,22 +64,32 @@ impl UpstreamStream {
         protocol == Some(b"h2")
     }
 
-    /// Whether an idle connection is still what it was: open, and nothing has come. Costs no system call while the reactor
-    /// has seen nothing on the socket. A byte that is there may be consumed: not quiet means not usable.
+    /// Whether an idle connection is still what it was: open, and nothing has come. Asks the system and not the reactor, which
+    /// may not have looked for a while: a late byte of one answer must never begin the next, nor a request be lost to a
+    /// connection that is closed already. Bytes of TLS that are there may be consumed: not quiet means not usable.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0; 1];
-        let would_block =
-            |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let mut buffer = ReadBuf::new(&mut byte);
         match self {
-            Self::Tcp(stream) => would_block(stream.try_read(&mut byte)),
-            Self::Unix(stream) => would_block(stream.try_read(&mut byte)),
+            Self::Tcp(stream) => is_silent(stream),
+            Self::Unix(stream) => is_silent(stream),
             // Late session tickets are no bytes of an answer: rustls takes them in and the read stays pending.
-            Self::Tls(_) | Self::TlsUnix(_) => {
-                let mut buffer = ReadBuf::new(&mut byte);
-                Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+            Self::Tls(stream) => {
+                let read = Pin::new(&mut *stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
+                read.is_pending() && is_silent(stream.get_ref().0)
+            }
+            Self::TlsUnix(stream) => {
+                let read = Pin::new(&mut *stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
+                read.is_pending() && is_silent(stream.get_ref().0)
             }
         }
     }
+}
+
+/// Whether a socket, which never blocks, is open and has nothing to read.
+fn is_silent(socket: &impl AsFd) -> bool {
+    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether decrypted bytes, or the end, wait inside the TLS session.

@@ -1,5 +1,6 @@
 //! HTTP/2 towards clients: the same answers as over HTTP/1, bodies and trailers both ways, bounds, and frames meant to harm.
 
+use crate::bodies::memory;
 use crate::support::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, H2Client, HEADERS, PING, RST_STREAM, RawClient,
     SETTINGS, TlsGate, answer, block, frame,
@@ -211,6 +212,38 @@ fn floods_end_their_own_connection_and_hold_up_nobody() {
             assert!(end.is_none_or(|frame| frame.code() != 0), "{name}");
         }
     }
+}
+
+/// A stranger who takes no answers made the gate keep the heads of all its streams: three megabytes for four kilobytes sent.
+#[test]
+fn heads_are_let_go_of_while_a_stranger_takes_no_answers() {
+    const STRANGERS: usize = 30;
+    let origin = Origin::ok();
+    let gate = TlsGate::start(&config(&origin));
+    // One field that goes into the table of the other side, then seven times its index (RFC 7541 sections 6.1 and 6.2.1).
+    let field = [b"\x40\x06x-fill\x7f\xbd\x1d".as_slice(), &[b'y'; 3900]].concat();
+    let mut bytes = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for stream in 0..100 {
+        let first = if stream == 0 { field.as_slice() } else { &[0xbe] };
+        let head = [&encode(&GET), first, &[0xbe; 6]].concat();
+        bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, 1 + 2 * stream, &head));
+    }
+    let stranger = || {
+        let mut client = gate.connect_raw();
+        client.send(&bytes);
+        for answer in 0..100 {
+            let head = client.read_until(|frame| frame.kind == HEADERS).expect("an answer's head");
+            // Later ones refer to what the first put into the table.
+            assert!(answer > 0 || status(&head) == "401");
+        }
+        client
+    };
+    let first = stranger();
+    let before = memory(gate.gate.pid(), "VmRSS");
+    let others: Vec<RawClient> = (0..STRANGERS).map(|_| stranger()).collect();
+    let each = memory(gate.gate.pid(), "VmRSS").saturating_sub(before) as usize / STRANGERS;
+    assert!(each <= 512, "{each} KiB for each");
+    drop((first, others));
 }
 
 #[test]
