@@ -187,14 +187,10 @@ fn key_file(top: &mut Section<'_>) -> PathBuf {
 fn state_path(top: &mut Section<'_>) -> Option<PathBuf> {
     let mut section = top.section("state")?;
     let path = section.required("path", "name a file, or leave `state` out").and_then(certificate::file);
-    not_in_force(&section, "state");
+    let only = "`state` keeps browser logins over a restart, and in this version nothing else".to_owned();
+    section.decoder.warning(&section.place, only, None);
     section.finish();
     path.map(|path| path.value)
-}
-
-/// Says that a setting loads and does nothing yet.
-fn not_in_force(section: &Section<'_>, name: &str) {
-    section.decoder.warning(&section.place, format!("`{name}` is not in force yet in this version"), None);
 }
 
 #[cfg(test)]

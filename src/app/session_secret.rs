@@ -33,13 +33,25 @@ fn kept_in(path: &Path) -> io::Result<[u8; 32]> {
         Ok(mut file) => file.read_exact(&mut bytes).map(|()| bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let bytes = fresh()?;
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            Ok(bytes)
+            // Whole or not at all: half a secret, from a full disk, would keep every later start from working.
+            let mut new = path.as_os_str().to_owned();
+            new.push(".new");
+            let written = write_new(Path::new(&new), &bytes).and_then(|()| fs::rename(&new, path));
+            if written.is_err() {
+                let _ = fs::remove_file(&new);
+            }
+            written.map(|()| bytes)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Writes a file of the owner's alone, in place of one that an earlier start left behind.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn fresh() -> io::Result<[u8; 32]> {

@@ -163,7 +163,10 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
     fn warnings_are_marked_and_refuse_nothing() {
         let (fine, out, err) = checked(&format!("{LEAST}state: {{ path: s.db }}"), KEYS, false);
         assert!(fine && out.starts_with("ok: "));
-        assert_eq!(err, "warning: keygate.yaml:4: state: `state` is not in force yet in this version\n1 warning\n");
+        assert_eq!(
+            err,
+            "warning: keygate.yaml:4: state: `state` keeps browser logins over a restart, and in this version nothing else\n1 warning\n"
+        );
     }
 
     #[test]

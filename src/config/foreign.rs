@@ -67,7 +67,7 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("", &["cors"], "preflights pass by `cors_preflight: true` on a route; other CORS headers are the upstream's"),
     ("", &["anonymous", "anonymous_consumer"], NO_ANONYMOUS),
     ("", &["client_max_body_size", "max_body_size"], "did you mean `request.max_body_bytes`?"),
-    ("", &["redis", "database", "storage"], "no other service is needed; counters are in `state.path`"),
+    ("", &["redis", "database", "storage"], "no other service is needed; counters live in memory"),
     ("listen[]", &["port", "host", "ip", "bind", "listen"], "write both as `address: \"127.0.0.1:8443\"`"),
     ("listen[]", &["ssl", "https", "certificates", "cert", "key"], "certificates go under `tls.certificates`"),
     ("listen[]", &["http2", "min_version"], "did you mean `tls.http2` or `tls.min_version`?"),

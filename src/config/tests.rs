@@ -213,7 +213,7 @@ fn the_contract_loads() {
     assert_eq!(
         lines,
         [
-            "`state` is not in force yet in this version",
+            "`state` keeps browser logins over a restart, and in this version nothing else",
             "is counted, but in this version the count begins anew at each restart"
         ]
     );

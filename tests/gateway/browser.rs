@@ -1,8 +1,10 @@
 //! Browsers: a page opened by a link with its key, the cookie that follows, what leaks in `Referer`, and CORS (decisions 7,
 //! 12 and 24; row G18).
 
+use std::process::{Command, Stdio};
+
 use crate::support::client::{Client, Response, get, request};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, write_private};
 use crate::support::origin::Origin;
 use crate::support::{ALICE, BOB, KEYS, config, config_with, eventually};
 
@@ -201,4 +203,25 @@ fn pages_can_read_why_they_were_refused() {
     let method = request(gate.address(0), "DELETE", "/api/x", &[("X-Api-Key", ALICE), ORIGIN], b"");
     assert_eq!((method.status, readable(&method)), (405, true));
     assert!(!readable(&get(gate.address(0), "/api/x", &[])), "only where a page asks");
+}
+
+/// A disk that was full while the secret was written left an empty file, and no later start got past it.
+#[test]
+fn a_full_disk_at_the_first_start_does_not_spoil_the_next() {
+    let origin = Origin::ok();
+    let config = config_with(&origin, "  - { path: /, upstream: app }\n", "state: { path: state.db }\n");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("keygate.yaml"), &config).unwrap();
+    write_private(&dir.path().join("keys.yaml"), KEYS);
+    let first = Command::new("sh")
+        .args(["-c", "ulimit -f 0; exec \"$0\" serve --config keygate.yaml", env!("CARGO_BIN_EXE_keygate")])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!first.status.success() && !dir.path().join("state.db.session").exists(), "{first:?}");
+    let gate = Gateway::start_in(dir, &config, KEYS, &[]);
+    log_in(&gate);
+    assert_eq!(std::fs::read(gate.path("state.db.session")).unwrap().len(), 32);
+    assert!(!gate.path("state.db.session.new").exists());
 }
