@@ -10,9 +10,16 @@ fail() {
   exit 1
 }
 
-# need COMMAND PACKAGE...: the packages go on the list if the command is missing.
+# need COMMAND PACKAGE...: the packages go on the list, each once, if the command is missing.
 need() {
-  command -v "$1" >/dev/null 2>&1 || packages+=("${@:2}")
+  local package
+  command -v "$1" >/dev/null 2>&1 && return
+  for package in "${@:2}"; do
+    case " ${packages[*]-} " in
+      *" $package "*) ;;
+      *) packages+=("$package") ;;
+    esac
+  done
 }
 
 # What every build needs. Some crates compile C, with cmake and make; bare images lack certificates beside curl.

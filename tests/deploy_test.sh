@@ -329,6 +329,14 @@ run --help
 expect 0 </dev/null
 says 'keygate serve --config FILE'
 
+listed=$(. "$top/deploy/prepare.sh"; need no-such-program one two; need nor-this-one two; echo "${packages[*]}")
+if [ "$listed" = 'one two' ]; then
+  echo 'ok deploy: a package is listed once'
+else
+  failed=1
+  echo "FAILED deploy: a package is listed once: $listed"
+fi
+
 # --- The systemd unit ---------------------------------------------------------------------------------------------------
 
 # `verify` reports what systemd would pass over in silence, and its exit status says little: no word is the only good one.
