@@ -141,7 +141,15 @@ pub fn decide(
     let principal = identify(rules, presented, client.address, now)
         .map_err(|failure| Box::new(Refused { clear_cookie: cookie.clone(), ..*refuse_bad(failure) }))?;
     let refuse_known = |rejection| Box::new(Refused { principal: Some(principal.clone()), ..*refuse(rejection) });
-    if presented.via() == Via::Cookie && !session::origin_allowed(request, client.scheme, client.host) {
+    let foreign = match presented.via() {
+        Via::Cookie => !session::origin_allowed(request, client.scheme, client.host),
+        // Where the route is open to pages of other origins, they may send Basic on purpose.
+        Via::Basic if !route.is_some_and(|route| route.cors_preflight) => {
+            session::is_foreign_page(request, client.host)
+        }
+        _ => false,
+    };
+    if foreign {
         return Err(refuse_known(Rejection::ForeignOrigin));
     }
     let Some(found) = found else { return Err(refuse_known(Rejection::NoRoute)) };

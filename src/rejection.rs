@@ -98,7 +98,7 @@ pub enum Rejection {
     Unauthorized(AuthFailure),
     /// A good key that lacks the route's role or scope.
     Forbidden,
-    /// A cookie credential on an unsafe method or an upgrade without our own `Origin`.
+    /// A cookie credential on an unsafe method or an upgrade without our own `Origin`, or HTTP Basic with another's.
     ForeignOrigin,
     /// No route for a good key.
     NoRoute,
@@ -144,7 +144,9 @@ impl Rejection {
             Self::BodyTooLarge => (413, "body_too_large", "The request body is too large."),
             Self::Unauthorized(_) => (401, "unauthorized", "A valid API key is required."),
             Self::Forbidden => (403, "forbidden", "This key may not use this route."),
-            Self::ForeignOrigin => (403, "foreign_origin", "A cookie is only accepted from this site's own pages."),
+            Self::ForeignOrigin => {
+                (403, "foreign_origin", "A cookie or a browser's password is only accepted from this site's own pages.")
+            }
             Self::NoRoute => (404, "not_found", "There is no such route."),
             Self::MethodNotAllowed => (405, "method_not_allowed", "This route does not take this method."),
             Self::TooManyRequests(Limited::Quota, _) => (429, "quota_exceeded", "The quota of this key is used up."),

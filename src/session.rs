@@ -172,20 +172,34 @@ pub fn browser_login<'a>(
 /// ask, so an unsafe method or an upgrade must come from the gate's own pages: with exactly one `Origin`, equal to
 /// `scheme://host`. `scheme` and `host` are those that the client used; a default port may be there or not.
 pub fn origin_allowed(request: Request<'_>, scheme: &str, host: &[u8]) -> bool {
-    let fields = request.fields();
-    let safe = matches!(request.method(), b"GET" | b"HEAD" | b"OPTIONS");
-    if safe && !request.is_websocket() && fields.first("upgrade").is_none() {
+    if !may_change(request) {
         return true;
     }
-    let mut origins = fields.values("origin");
+    let mut origins = request.fields().values("origin");
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
-    let own = |origin: &[u8]| {
-        let (found, rest) = origin.split_at_checked(scheme.len())?;
-        let theirs = rest.strip_prefix(b"://")?;
-        let same = without_default_port(theirs, scheme).eq_ignore_ascii_case(without_default_port(host, scheme));
-        Some(found.eq_ignore_ascii_case(scheme.as_bytes()) && same && !theirs.is_empty())
-    };
-    own(origin).unwrap_or(false)
+    is_of(origin, scheme, host)
+}
+
+/// Whether a page of another host had the browser ask for a change, or for an upgrade: an `Origin` is there, and not
+/// `host`'s. A browser that was once asked for HTTP Basic adds it whoever made it ask, as it does cookies; other clients
+/// send it without an `Origin`. The scheme is not looked at: TLS may end at a proxy that nobody told the gate to trust.
+pub fn is_foreign_page(request: Request<'_>, host: &[u8]) -> bool {
+    let own = |origin: &[u8]| is_of(origin, "https", host) || is_of(origin, "http", host);
+    may_change(request) && request.fields().values("origin").any(|origin| !own(origin))
+}
+
+/// Whether the method is one that may change something, or an upgrade is asked for.
+fn may_change(request: Request<'_>) -> bool {
+    let safe = matches!(request.method(), b"GET" | b"HEAD" | b"OPTIONS");
+    !safe || request.is_websocket() || request.fields().first("upgrade").is_some()
+}
+
+/// Whether `origin` is `scheme://host`.
+fn is_of(origin: &[u8], scheme: &str, host: &[u8]) -> bool {
+    let Some((found, rest)) = origin.split_at_checked(scheme.len()) else { return false };
+    let Some(theirs) = rest.strip_prefix(b"://") else { return false };
+    let same = without_default_port(theirs, scheme).eq_ignore_ascii_case(without_default_port(host, scheme));
+    found.eq_ignore_ascii_case(scheme.as_bytes()) && same && !theirs.is_empty()
 }
 
 fn without_default_port<'a>(host: &'a [u8], scheme: &str) -> &'a [u8] {

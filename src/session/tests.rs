@@ -162,4 +162,5 @@ fn cookies_work_from_our_own_pages_only() {
     let sample = Sample::new(b"POST / HTTP/1.1", &["Origin: http://[::1]:9100"]);
     assert!(origin_allowed(sample.request(), "http", b"[::1]:9100"));
     assert!(!origin_allowed(sample.request(), "http", b""));
+    assert!(!is_foreign_page(sample.request(), b"[::1]:9100") && is_foreign_page(sample.request(), b""));
 }

@@ -1,11 +1,14 @@
 //! Ways past the gate that were open once, each test named after its hole: what an upstream could be talked into reading
 //! differently from what was admitted.
 
-use crate::support::ALICE;
-use crate::support::client::request;
-use crate::support::config_with;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::support::client::{Client, request};
 use crate::support::gateway::Gateway;
 use crate::support::origin::Origin;
+use crate::support::socket::handshake;
+use crate::support::{ALICE, config_with};
 
 /// gunicorn believes this header from loopback, as it comes, and cuts the value from the path: `/open/admin` was `/admin`.
 #[test]
@@ -66,5 +69,32 @@ fn no_other_forwarding_header_is_forged() {
     for name in names {
         assert_eq!(request(gate.address(0), "GET", "/x", &[(name, "told"), ("X-Api-Key", ALICE)], b"").status, 200);
         assert_eq!(origin.last().all(name), ["told"], "a trusted proxy is believed");
+    }
+}
+
+/// A browser that was asked for a name and password once adds them to what any page makes it ask, as it does cookies.
+#[test]
+fn a_foreign_page_cannot_use_the_basic_password_of_a_browser() {
+    let origin = Origin::ok();
+    let routes = "  - { path: /, upstream: app }\n  - { path: /cors/, upstream: app, cors_preflight: true }\n";
+    let gate = Gateway::start(&config_with(&origin, routes, ""));
+    let basic = format!("Basic {}", STANDARD.encode(format!("alice:{ALICE}")));
+    let ask = |method: &str, target: &str, page: &str| {
+        let fields = [("Authorization", basic.as_str()), ("Origin", page)];
+        let fields = if page.is_empty() { &fields[..1] } else { &fields };
+        request(gate.address(0), method, target, fields, b"").status
+    };
+    for page in ["https://evil.test", "null", "http://gate.test.evil.test", "http://gate.test:81", "gate.test"] {
+        assert_eq!((ask("POST", "/x", page), ask("DELETE", "/x", page)), (403, 403), "{page}");
+        assert_eq!((ask("GET", "/x", page), ask("POST", "/cors/x", page)), (200, 200), "{page}");
+    }
+    // Its own pages, also behind a proxy that ends TLS; and clients that are no browser.
+    for page in ["http://gate.test", "https://gate.test", "https://GATE.test:443", ""] {
+        assert_eq!(ask("POST", "/x", page), 200, "{page}");
+    }
+    for (page, want) in [("Origin: https://evil.test\r\n", 403), ("", 200)] {
+        let mut client = Client::connect(gate.address(0));
+        client.send(handshake("/x", &format!("Authorization: {basic}\r\n{page}")));
+        assert_eq!(client.read().status, want, "a WebSocket: 200 is what this service says to it");
     }
 }
