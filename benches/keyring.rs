@@ -81,14 +81,16 @@ fn main() {
         println!("beside the words     {beside:.0} bytes a key, of which the digest is 32 (goal: 200)");
     }
 
+    let before = gate.program.cpu();
     let took = reload(folder.path(), &gate, keys, 1, welcome);
     if measures {
         println!("reload               {:.2} s from the rename to the first answer by it", took.as_secs_f64());
-        println!("memory after it      {:.0} MiB", memory(gate.program.id(), "RssAnon") / MIB);
+        println!("CPU time of it       {:.2} s", (gate.program.cpu() - before).as_secs_f64());
         match upstream {
             Some(_) => during_reloads(folder.path(), &gate, keys, rounds),
             None => println!("SKIPPED: nginx is missing, and requests under way need an upstream"),
         }
+        println!("memory after reloads {:.0} MiB", memory(gate.program.id(), "RssAnon") / MIB);
     }
     println!("ok keyring: {keys} keys, before and after a reload");
 }

@@ -51,6 +51,8 @@ pub fn run(folder: &Path, load: &Load<'_>, connections: usize, time: Duration) -
     fs::write(&script, text).unwrap();
     let mut command = pinned(1, &wrk);
     command.arg("-t1").arg(format!("-c{connections}")).arg(format!("-d{}s", time.as_secs().max(1)));
+    // Its own two seconds would count a slow answer as none.
+    command.args(["--timeout", "60s"]);
     let output = command.arg("-s").arg(&script).arg(&load.url).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     Some(read(&text).unwrap_or_else(|| panic!("wrk said {text}{}", String::from_utf8_lossy(&output.stderr))))
