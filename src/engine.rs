@@ -48,7 +48,7 @@ pub(crate) struct Gate {
     pub(crate) keyring: Arc<ArcSwap<Keyring>>,
     /// Bumped after every swap of either: open exchanges ask again whether they may go on.
     pub(crate) epoch: watch::Receiver<u64>,
-    /// Whether the gate is going away.
+    /// Whether the gate is going away; tunnels end by it, the rest by the closing of its listener.
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) limiter: Limiter,
     pub(crate) throttle: ArcSwapOption<Throttle>,
@@ -58,13 +58,6 @@ pub(crate) struct Gate {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: AccessLog,
     pub(crate) clock: clock::Clock,
-}
-
-impl Gate {
-    /// Whether the gate is going away.
-    pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
-    }
 }
 
 /// What the gate accepts from a client.

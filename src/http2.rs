@@ -61,12 +61,7 @@ where
         Ok(Err(error)) => return ended_by(&error),
         Err(_elapsed) => return ClosedReason::HeadTimeout,
     };
-    let mut draining = worker.gate.draining.clone();
-    let mut drained = pin!(async move {
-        if draining.wait_for(|draining| *draining).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    });
+    let mut closed = pin!(peer.listener.clone().closed());
     let mut serving = Serving {
         connection,
         peer,
@@ -80,7 +75,7 @@ where
         watchdog: Watchdog::default(),
     };
     let reason = poll_fn(|cx| {
-        if serving.closing.is_none() && drained.as_mut().poll(cx).is_ready() {
+        if serving.closing.is_none() && closed.as_mut().poll(cx).is_ready() {
             serving.close(ClosedReason::Shutdown);
         }
         serving.poll(cx)

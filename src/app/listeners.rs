@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::engine::accept::OpenListener;
+use crate::engine::peer::Closing;
 use crate::listener::bind::Bound;
 use crate::listener::{ListenAddress, Settings};
 use crate::tls::acceptor;
@@ -25,7 +27,17 @@ pub(super) struct Prepared(Vec<Opened>);
 struct Opened {
     asked: ListenAddress,
     listener: OpenListener,
+    /// Dropped with the last configuration that has this listener, which closes its connections.
+    open: Arc<watch::Sender<()>>,
     store: Option<Arc<CertificateStore>>,
+}
+
+/// What stays of a listener whatever else of it changes.
+struct Known {
+    asked: ListenAddress,
+    bound: Arc<Bound>,
+    open: Arc<watch::Sender<()>>,
+    closing: Closing,
 }
 
 impl Listeners {
@@ -34,13 +46,17 @@ impl Listeners {
     /// are lines for the operator.
     pub(super) fn prepare(&mut self, settings: &[Settings], workers: usize) -> Result<Prepared, Vec<String>> {
         // Each open socket is for one listener: with port 0 several are asked for in the same words.
-        let mut known: Vec<_> =
-            self.open.iter().map(|open| (open.asked.clone(), open.listener.bound.clone())).collect();
+        let mut known: Vec<_> = self.open.iter().map(Opened::known).collect();
+        let mut take = |is: &dyn Fn(&Known) -> bool| known.iter().position(is).map(|at| known.swap_remove(at));
+        let mut kept: Vec<_> = settings.iter().map(|settings| take(&|known| known.asked == settings.address)).collect();
+        for (kept, settings) in kept.iter_mut().zip(settings).filter(|(kept, _)| kept.is_none()) {
+            // A port that the system chose, now asked for by its number.
+            *kept = take(&|known| *known.bound.address() == settings.address);
+        }
+        let leaving: Vec<_> = known.iter().map(|known| known.bound.address().clone()).collect();
         let (mut opened, mut problems) = (Vec::new(), Vec::new());
-        for settings in settings {
-            let at = known.iter().position(|(asked, _)| *asked == settings.address);
-            let bound = at.map(|at| known.swap_remove(at).1);
-            match self.open_one(settings, bound, workers) {
+        for (settings, kept) in settings.iter().zip(kept) {
+            match self.open_one(settings, kept, &leaving, workers) {
                 Ok(listener) => opened.push(listener),
                 Err(problem) => problems.extend(problem),
             }
@@ -85,7 +101,8 @@ impl Listeners {
     fn open_one(
         &mut self,
         settings: &Settings,
-        known: Option<Arc<Bound>>,
+        kept: Option<Known>,
+        leaving: &[ListenAddress],
         workers: usize,
     ) -> Result<Opened, Vec<String>> {
         let asked = &settings.address;
@@ -101,15 +118,29 @@ impl Listeners {
                 (Some(acceptor), Some(store))
             }
         };
-        let bound = match known {
-            Some(bound) => bound,
+        let known = match kept {
+            Some(kept) => kept,
             None => {
-                let bound = Bound::bind(asked, workers).map_err(|error| vec![unbound("listen", asked, &error)])?;
-                Arc::new(bound)
+                let bound = Bound::bind_in_place_of(leaving, asked, workers)
+                    .map_err(|error| vec![unbound("listen", asked, &error)])?;
+                let (open, closing) = Closing::new();
+                Known { asked: asked.clone(), bound: Arc::new(bound), open: Arc::new(open), closing }
             }
         };
         self.next_id += 1;
-        Ok(Opened { asked: asked.clone(), listener: OpenListener { id: self.next_id, bound, tls }, store })
+        let listener = OpenListener { id: self.next_id, bound: known.bound, tls, closing: known.closing };
+        Ok(Opened { asked: asked.clone(), listener, open: known.open, store })
+    }
+}
+
+impl Opened {
+    fn known(&self) -> Known {
+        Known {
+            asked: self.asked.clone(),
+            bound: self.listener.bound.clone(),
+            open: self.open.clone(),
+            closing: self.listener.closing.clone(),
+        }
     }
 }
 

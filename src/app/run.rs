@@ -222,8 +222,9 @@ impl App {
         let deadline = Instant::now() + grace;
         tracing::info!(?grace, open = self.gate.connections.open(), "draining");
         self.observer.readiness().set_draining();
-        self.open.send_replace(Arc::default());
+        // Closed before the workers hear of it, so that they serve what the system has accepted for them already.
         self.live().listeners.close();
+        self.open.send_replace(Arc::default());
         self.draining.send_replace(true);
         let empty = async {
             while self.gate.connections.open() > 0 {

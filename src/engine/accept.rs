@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::Gate;
 use super::abort::Abort;
 use super::connection;
-use super::peer::Peer;
+use super::peer::{Closing, Peer};
 use super::worker::Worker;
 use crate::http2;
 use crate::identity::forwarded::is_trusted;
@@ -37,6 +37,8 @@ pub(crate) struct OpenListener {
     pub(crate) id: u64,
     pub(crate) bound: Arc<Bound>,
     pub(crate) tls: Option<TlsAcceptor>,
+    /// Whether it is to be closed; one that only gets other TLS is not.
+    pub(crate) closing: Closing,
 }
 
 /// One worker as a service of the server.
@@ -45,6 +47,20 @@ pub(crate) struct WorkerService {
     index: usize,
     gate: Arc<Gate>,
     listeners: watch::Receiver<Arc<Vec<OpenListener>>>,
+}
+
+/// A task that accepts, which ends by itself once this is dropped: not between taking a connection and serving it.
+struct Running {
+    task: AbortHandle,
+    _wanted: watch::Sender<()>,
+}
+
+/// Why an accepting task ended.
+enum Ended {
+    /// It was told to.
+    Told,
+    /// Its socket was no good.
+    Failed,
 }
 
 /// Idle upstream connections a worker keeps, over all upstreams.
@@ -74,21 +90,18 @@ impl Service for WorkerService {
         let sweeper = worker.clone();
         tokio::spawn(async move { sweeper.sweep().await });
         let mut accepting = JoinSet::new();
-        let mut running: HashMap<u64, AbortHandle> = HashMap::new();
+        let mut running: HashMap<u64, Running> = HashMap::new();
         loop {
             let open = self.listeners.borrow_and_update().clone();
-            running.retain(|id, task| {
-                let stays = open.iter().any(|listener| listener.id == *id) && !task.is_finished();
-                if !stays {
-                    task.abort();
-                }
-                stays
+            running.retain(|id, accepting| {
+                open.iter().any(|listener| listener.id == *id) && !accepting.task.is_finished()
             });
             for listener in open.iter().filter(|listener| !running.contains_key(&listener.id)).collect::<Vec<_>>() {
                 match listener.bound.socket(self.index) {
                     Ok(socket) => {
-                        let task = accepting.spawn(accept(socket, listener.clone(), worker.clone()));
-                        running.insert(listener.id, task);
+                        let (wanted, stop) = Closing::new();
+                        let task = accepting.spawn(accept(socket, listener.clone(), stop, worker.clone()));
+                        running.insert(listener.id, Running { task, _wanted: wanted });
                     }
                     Err(error) => tracing::error!(address = %listener.bound.address(), %error, "cannot listen"),
                 }
@@ -97,9 +110,8 @@ impl Service for WorkerService {
             let all_run = running.len() == open.len();
             tokio::select! {
                 changed = self.listeners.changed() => if changed.is_err() { return },
-                Some(ended) = accepting.join_next() => match ended {
-                    Err(error) if error.is_cancelled() => {}
-                    _ => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Some(ended) = accepting.join_next() => if !matches!(ended, Ok(Ended::Told)) {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 },
                 () = tokio::time::sleep(LISTEN_AGAIN), if !all_run => {}
             }
@@ -115,32 +127,28 @@ impl Service for WorkerService {
     }
 }
 
-async fn accept(socket: WorkerSocket, listener: OpenListener, worker: Arc<Worker>) {
+async fn accept(socket: WorkerSocket, listener: OpenListener, stop: Closing, worker: Arc<Worker>) -> Ended {
     let outcome = match socket {
         WorkerSocket::Tcp(socket) => match TcpListener::from_std(socket) {
-            Ok(socket) => accept_tcp(socket, listener, worker).await,
+            Ok(socket) => accept_tcp(socket, listener, stop, worker).await,
             Err(error) => Err(error),
         },
         WorkerSocket::Unix(socket) => match UnixListener::from_std(socket) {
-            Ok(socket) => accept_unix(socket, listener, worker).await,
+            Ok(socket) => accept_unix(socket, listener, stop, worker).await,
             Err(error) => Err(error),
         },
     };
-    if let Err(error) = outcome {
-        tracing::error!(%error, "a listener failed");
+    match outcome {
+        Ok(()) => Ended::Told,
+        Err(error) => {
+            tracing::error!(%error, "a listener failed");
+            Ended::Failed
+        }
     }
 }
 
-async fn accept_tcp(socket: TcpListener, listener: OpenListener, worker: Arc<Worker>) -> io::Result<()> {
-    loop {
-        worker.free_place().await;
-        let (stream, remote) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
+async fn accept_tcp(socket: TcpListener, listener: OpenListener, stop: Closing, worker: Arc<Worker>) -> io::Result<()> {
+    while let Some((stream, remote)) = next(&listener, &stop, &worker, || socket.accept()).await {
         let Some(mut place) = worker.take_place().await else { continue };
         let address = remote.ip().to_canonical();
         let policy = worker.gate.policy.load_full();
@@ -151,24 +159,52 @@ async fn accept_tcp(socket: TcpListener, listener: OpenListener, worker: Arc<Wor
             continue;
         }
         let _ = stream.set_nodelay(true);
-        let peer = Peer { address: Some(address), tls: None };
+        let peer = Peer { address: Some(address), tls: None, listener: listener.closing.clone() };
         tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
     }
+    Ok(())
 }
 
-async fn accept_unix(socket: UnixListener, listener: OpenListener, worker: Arc<Worker>) -> io::Result<()> {
-    loop {
-        worker.free_place().await;
-        let stream = match socket.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
+async fn accept_unix(
+    socket: UnixListener,
+    listener: OpenListener,
+    stop: Closing,
+    worker: Arc<Worker>,
+) -> io::Result<()> {
+    while let Some((stream, _)) = next(&listener, &stop, &worker, || socket.accept()).await {
         let Some(place) = worker.take_place().await else { continue };
-        let peer = Peer { address: None, tls: None };
+        let peer = Peer { address: None, tls: None, listener: listener.closing.clone() };
         tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
+    }
+    Ok(())
+}
+
+/// The next connection, or `None` when accepting is over. A listener that closes first hands out what the system has already
+/// accepted for it, which would be reset with its socket; one that stays leaves that to its next task.
+async fn next<T, A: Future<Output = io::Result<T>>>(
+    listener: &OpenListener,
+    stop: &Closing,
+    worker: &Worker,
+    mut accept: impl FnMut() -> A,
+) -> Option<T> {
+    loop {
+        if stop.is_closing() && !listener.closing.is_closing() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = worker.free_place() => {}
+            () = stop.clone().closed() => return None,
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept() => accepted,
+            () = stop.clone().closed() => return None,
+        };
+        match accepted {
+            Ok(connection) => return Some(connection),
+            Err(error) => pause_after(&error).await,
+        }
     }
 }
 

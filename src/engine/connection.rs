@@ -122,18 +122,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Waits for a whole request head in the input buffer.
     async fn read_head(&mut self, spans: &mut RequestHead, first: bool) -> Read {
         let settings = self.worker.gate.policy.load().request;
-        let mut draining = self.worker.gate.draining.clone();
+        let closing = self.peer.listener.clone();
         // The first head's time runs from the connection's beginning, a later one's from its own first byte.
         let began = now();
         if self.wire.input.bytes().is_empty() {
             let deadline = began + if first { settings.header_timeout } else { settings.keepalive_timeout };
-            let drained = draining.wait_for(|draining| *draining);
-            tokio::pin!(drained);
+            let closed = closing.closed();
+            tokio::pin!(closed);
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = self.poll_read(settings.head.max_head_bytes, cx) {
                     return Poll::Ready(read);
                 }
-                if drained.as_mut().poll(cx).is_ready() {
+                if closed.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(ClosedReason::Shutdown));
                 }
                 let reason = if first { ClosedReason::HeadTimeout } else { ClosedReason::KeepaliveTimeout };

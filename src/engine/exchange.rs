@@ -113,7 +113,7 @@ async fn decide_and_forward<C: Client>(
         request,
         scheme,
         peer_trusted,
-        keep: request.keep_alive() && !gate.is_draining(),
+        keep: request.keep_alive() && !client.peer().listener.is_closing(),
         own_fields: &own_fields,
     };
     let (wire, watchdog) = client.sides();

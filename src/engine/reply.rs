@@ -166,7 +166,7 @@ async fn answer_own<C: Client>(
     let waits = request.expects_continue() && left > 0;
     // After a body that broke a rule, or of which a part was used already, nobody knows where the next request begins.
     let keep = request.keep_alive()
-        && !client.worker().gate.is_draining()
+        && !client.peer().listener.is_closing()
         && !waits
         && (left <= DRAIN_BYTES || client.body_is_over())
         && !matches!(rejection, Rejection::Malformed(_) | Rejection::BodyTimeout | Rejection::BodyTooLarge);

@@ -149,6 +149,7 @@ impl Reloader {
             return until;
         }
         let path = self.path.clone();
+        let began = Instant::now();
         let read = spawn_blocking(move || {
             let read = source::read(&path);
             (Content::of(&read), read)
@@ -168,14 +169,22 @@ impl Reloader {
                     (self.report)(ReloadOutcome::Rejected { problems });
                 }
             }
+            Verdict::Restless => {
+                self.complain(vec![Problem::of_file(
+                    "the key file never holds still and was not taken",
+                    Some("write a new file beside it and rename that over it; end it with a line `...`"),
+                )]);
+                return self.watcher.not_yet(Instant::now(), began.elapsed());
+            }
             Verdict::Force => {
                 let started = Instant::now();
                 match self.take(read, content).await {
-                    Ok(()) => self.watcher.taken(),
+                    Ok(()) => {
+                        hints.expire();
+                        self.watcher.taken();
+                    }
                     Err(problems) => {
-                        if !std::mem::replace(&mut self.told, true) {
-                            (self.report)(ReloadOutcome::Rejected { problems });
-                        }
+                        self.complain(problems);
                         return self.watcher.not_yet(Instant::now(), started.elapsed());
                     }
                 }
@@ -183,6 +192,13 @@ impl Reloader {
         }
         self.told = false;
         Instant::now() + watcher::POLL
+    }
+
+    /// Tells once of a file that does not hold still.
+    fn complain(&mut self, problems: Vec<Problem>) {
+        if !std::mem::replace(&mut self.told, true) {
+            (self.report)(ReloadOutcome::Rejected { problems });
+        }
     }
 
     /// Builds a keyring of what was read and puts it in force.

@@ -46,8 +46,14 @@ pub enum WorkerSocket {
 impl Bound {
     /// Binds `address` for `workers` workers. Errors are the system's: address in use, not permitted, not ours.
     pub fn bind(address: &ListenAddress, workers: usize) -> io::Result<Self> {
+        Self::bind_in_place_of(&[], address, workers)
+    }
+
+    /// As [`Self::bind`], where the listeners at `leaving` are ours, still open, and soon closed: `0.0.0.0:80` can take the
+    /// place of `127.0.0.1:80`, and no client meets a closed port in between.
+    pub fn bind_in_place_of(leaving: &[ListenAddress], address: &ListenAddress, workers: usize) -> io::Result<Self> {
         match address {
-            ListenAddress::Tcp(address) => bind_tcp(*address, workers.max(1)),
+            ListenAddress::Tcp(address) => bind_tcp(*address, leaving, workers.max(1)),
             ListenAddress::Unix(path) => {
                 let socket = bind_unix(path)?;
                 Ok(Self { address: address.clone(), sockets: Sockets::Unix(socket, path.clone()) })
@@ -81,9 +87,12 @@ impl Drop for Bound {
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
-    if address.port() != 0 {
-        // With SO_REUSEPORT a second gate would share the port in silence; a plain bind tells that it is taken.
+fn bind_tcp(address: SocketAddr, leaving: &[ListenAddress], workers: usize) -> io::Result<Bound> {
+    let shares_port =
+        |other: &ListenAddress| matches!(other, ListenAddress::Tcp(other) if other.port() == address.port());
+    if address.port() != 0 && !leaving.iter().any(shares_port) {
+        // With SO_REUSEPORT a second gate would share the port in silence; a plain bind tells that it is taken. Where a
+        // listener of ours is in the way it could tell nothing.
         drop(tcp_socket(address, false)?);
     }
     let first = tcp_socket(address, true)?;

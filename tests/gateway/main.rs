@@ -29,9 +29,11 @@ mod hostile_upstream; // answers that break every rule
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod identity; // what the upstream is told of the caller, and that no client can say it
+mod keyfiles; // what can stand where the key file was, and changes that nothing notifies of
 mod keyreload; // the key file changes under a running gate
 mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants
+mod listenreload; // SIGHUP changes where the gate listens
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod revocation; // the end of a key is the end of its connections

@@ -11,6 +11,8 @@ pub(super) const POLL: Duration = Duration::from_millis(200);
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A file that never holds still is taken after this time all the same, if it can be.
 const FORCE: Duration = Duration::from_millis(500);
+/// A file that does not hold still and cannot be taken for this long is complained of: nobody waits in silence for ever.
+const COMPLAIN: Duration = Duration::from_secs(5);
 /// How often the content is compared even if `stat` says that nothing changed.
 const REHASH: Duration = Duration::from_secs(5);
 
@@ -74,12 +76,12 @@ impl Content {
         }
     }
 
-    /// Whether `later` is this file still arriving: it grew and does not say that it is whole. Taking it would take a
-    /// part of a set for the set.
-    fn is_arriving_as(&self, later: &Self) -> bool {
-        match (self, later) {
-            (Self::Bytes { stamp, .. }, Self::Bytes { stamp: next, whole, .. }) => !whole && stamp.grew_into(next),
-            (_, Self::Unreadable(_)) | (Self::Unreadable(_), Self::Bytes { .. }) => false,
+    /// Whether it may be taken although it moves: it says that it is whole, or it is not the file `before` grown, which
+    /// may still be arriving. Taking that would take a part of a set for the set.
+    fn can_be_forced(&self, before: Option<Stamp>) -> bool {
+        match self {
+            Self::Bytes { stamp, whole, .. } => *whole || before.is_some_and(|before| !before.grew_into(stamp)),
+            Self::Unreadable(_) => false,
         }
     }
 }
@@ -106,6 +108,8 @@ pub(super) enum Verdict {
     Take,
     /// It did not hold still for too long: take it if it is good, else tell [`Watcher::not_yet`].
     Force,
+    /// It neither held still nor could be taken for long: say so once, and tell [`Watcher::not_yet`].
+    Restless,
 }
 
 /// Remembers what was last dealt with and what is moving.
@@ -118,6 +122,8 @@ pub(super) struct Watcher {
 
 struct Moving {
     content: Content,
+    /// The last that could be read, be it before `content`.
+    readable: Option<Stamp>,
     since: Instant,
     next: Instant,
 }
@@ -148,22 +154,24 @@ impl Watcher {
             return if rewritten { Verdict::Unchanged } else { Verdict::Same };
         }
         let Some(moving) = &mut self.moving else {
-            self.moving = Some(Moving { content, since: now, next });
+            self.moving = Some(Moving { readable: content.stamp().ok(), content, since: now, next });
             return Verdict::Wait(next);
         };
         let held_still = moving.content == content && content != Content::Unreadable(ReadError::Changing);
-        let overdue = now.saturating_duration_since(moving.since) >= FORCE;
-        let can_be_forced = matches!(content, Content::Bytes { .. }) && !moving.content.is_arriving_as(&content);
-        *moving = Moving { content, since: moving.since, next };
-        match (held_still, overdue && can_be_forced) {
+        let waited = now.saturating_duration_since(moving.since);
+        let can_be_forced = content.can_be_forced(moving.readable);
+        let readable = content.stamp().ok().or(moving.readable);
+        *moving = Moving { content, readable, since: moving.since, next };
+        match (held_still, can_be_forced) {
             (true, _) => {
                 if let Some(moving) = self.moving.take() {
                     self.settle(moving.content);
                 }
                 Verdict::Take
             }
-            (false, true) => Verdict::Force,
-            (false, false) => Verdict::Wait(next),
+            (false, true) if waited >= FORCE => Verdict::Force,
+            (false, false) if waited >= COMPLAIN => Verdict::Restless,
+            (false, _) => Verdict::Wait(next),
         }
     }
 
@@ -174,7 +182,7 @@ impl Watcher {
         }
     }
 
-    /// The forced content was bad, and finding that out ended at `now` and took `cost`: go on waiting, longer where
+    /// The content could not be taken, and finding that out ended at `now` and took `cost`: go on waiting, longer where
     /// judging is dear. Returns when to look.
     pub(super) fn not_yet(&mut self, now: Instant, cost: Duration) -> Instant {
         let next = now + DEBOUNCE.max(cost * 2);

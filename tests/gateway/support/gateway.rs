@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -35,9 +36,30 @@ impl Gateway {
 
     /// Starts a gate in a folder prepared by the test.
     pub fn start_in(dir: tempfile::TempDir, config: &str, keys: &str, env: &[(&str, &str)]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_keygate")), dir, config, keys, env)
+    }
+
+    /// As [`Self::start_in`], as a user who may not do everything: `nobody` where the tests run as root, to whom all that is
+    /// in the folder by now is given.
+    pub fn start_unprivileged(dir: tempfile::TempDir, config: &str, keys: &str) -> Self {
+        if !is_root() {
+            return Self::start_in(dir, config, keys, &[]);
+        }
+        // The binary may lie where nobody else may look.
+        let binary = dir.path().join("keygate");
+        let built = env!("CARGO_BIN_EXE_keygate");
+        fs::hard_link(built, &binary).or_else(|_| fs::copy(built, &binary).map(|_| ())).expect("a copy");
+        write_private(&dir.path().join("keys.yaml"), keys);
+        give_away(dir.path());
+        let mut command = Command::new(binary);
+        command.uid(NOBODY).gid(NOBODY);
+        Self::spawn(command, dir, config, keys, &[])
+    }
+
+    fn spawn(mut command: Command, dir: tempfile::TempDir, config: &str, keys: &str, env: &[(&str, &str)]) -> Self {
         fs::write(dir.path().join("keygate.yaml"), config).expect("writes");
         write_private(&dir.path().join("keys.yaml"), keys);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_keygate"))
+        let mut child = command
             .args(["serve", "--config"])
             .arg(dir.path().join("keygate.yaml"))
             .envs(env.iter().copied())
@@ -185,6 +207,27 @@ pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(binary).args(arguments).current_dir(folder).stdin(Stdio::null()).output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().expect("no signal ended it"), text(output.stdout), text(output.stderr))
+}
+
+/// The user and group `nobody`.
+const NOBODY: u32 = 65534;
+
+/// Whether these tests run as root, from whom no mode keeps a file.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("there").uid() == 0
+}
+
+/// Gives a folder and all that is in it to `nobody`.
+fn give_away(path: &Path) {
+    chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        let entry = entry.expect("an entry");
+        if entry.file_type().expect("told").is_dir() {
+            give_away(&entry.path());
+        } else if entry.file_name() != "keygate" {
+            chown(entry.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+    }
 }
 
 /// Writes a file that only its owner can read.

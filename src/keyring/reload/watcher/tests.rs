@@ -114,6 +114,26 @@ fn a_file_that_still_grows_is_not_forced_unless_it_says_that_it_is_whole() {
     text.push_str("...\n");
     stage.write(&text);
     assert_eq!(stage.look(1_000), Some(Verdict::Force));
+    stage.watcher.not_yet(stage.at(1_000), Duration::ZERO);
+    stage.write("more");
+    assert_eq!(stage.look(1_100), Some(Verdict::Force), "it shrank: another file");
+    stage.watcher.not_yet(stage.at(1_100), Duration::ZERO);
+    stage.write("more\nand more");
+    assert_eq!(stage.look(5_000), Some(Verdict::Restless));
+}
+
+/// The gap in a reading must not hide that the file grew over it.
+#[test]
+fn a_growing_file_that_could_not_be_read_for_a_moment_is_not_forced() {
+    let mut stage = Stage::new("a");
+    let mut text = String::new();
+    for at in (0..2_000).step_by(200) {
+        text.push_str("more\n");
+        stage.write(&text);
+        assert_eq!(stage.look(at), stage.wait(at + 100));
+        let torn = stage.watcher.read(Content::Unreadable(ReadError::Changing), stage.at(at + 100));
+        assert_eq!(Some(torn), stage.wait(at + 200));
+    }
 }
 
 #[test]
@@ -169,9 +189,14 @@ fn rights_count_as_content() {
 fn what_changes_while_it_is_read_is_never_taken() {
     let mut stage = Stage::new("a");
     stage.write("b");
-    for at in (0..2_000).step_by(100) {
+    for at in (0..5_000).step_by(100) {
         assert!(matches!(stage.glance(at), Glance::Read));
         let verdict = stage.watcher.read(Content::Unreadable(ReadError::Changing), stage.at(at));
         assert_eq!(Some(verdict), stage.wait(at + 100));
     }
+    let verdict = stage.watcher.read(Content::Unreadable(ReadError::Changing), stage.at(5_000));
+    assert_eq!(verdict, Verdict::Restless, "and it is not passed over in silence");
+    assert_eq!(stage.watcher.not_yet(stage.at(5_001), Duration::ZERO), stage.at(5_101));
+    assert_eq!(stage.look(5_101), Some(Verdict::Restless), "one look is not enough: it may be a part");
+    assert_eq!(stage.look(5_201), Some(Verdict::Take), "what holds still after all is taken");
 }
