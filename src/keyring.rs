@@ -1,6 +1,7 @@
 //! An immutable, indexed set of key records that answers "whose key is this?" with a principal or the reason there is
 //! none. Swapped whole at a reload; a request loads it once.
 
+pub mod edit;
 pub mod file;
 pub mod record;
 pub mod reload;

@@ -66,6 +66,18 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Problem> {
     }
 }
 
+/// Whether a key file says that it is whole: its last line that is neither blank nor a comment is YAML's document end,
+/// `...` at the margin.
+pub fn ends_with_marker(bytes: &[u8]) -> bool {
+    let is_text = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii_start().starts_with(b"#");
+    let last = bytes.rsplit(|byte| matches!(byte, b'\n' | b'\r')).find(is_text);
+    last.and_then(|line| line.strip_prefix(b"...")).is_some_and(|rest| {
+        let rest_is_comment =
+            rest.trim_ascii_start().starts_with(b"#") && rest.first().is_some_and(u8::is_ascii_whitespace);
+        rest.trim_ascii().is_empty() || rest_is_comment
+    })
+}
+
 /// Reads `text` as a key file. Errors: every problem found, in the order of lines, at most about a thousand.
 ///
 /// After a syntax error nothing more of the text can be read, so problems behind it stay unseen.

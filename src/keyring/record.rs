@@ -68,6 +68,7 @@ impl Fields {
 }
 
 /// The key before a rotation and the moment from which it is no longer good.
+#[derive(PartialEq, Eq)]
 pub struct Previous {
     /// SHA-256 of the replaced key.
     pub hash: KeyHash,
@@ -85,6 +86,7 @@ pub enum Which {
 }
 
 /// One key: made by [`Record::pack`], never changed.
+#[derive(PartialEq, Eq)]
 pub struct Record {
     id: KeyId,
     /// User, name and note one after the other: one allocation instead of three.
@@ -274,7 +276,7 @@ impl Shelf {
 }
 
 /// An optional date in eight bytes: microseconds since 1970, `i64::MAX` for none.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Moment(i64);
 
 impl Moment {

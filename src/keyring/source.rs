@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
-use crate::keyring::file::Problem;
+use crate::keyring::file::{Problem, ends_with_marker};
 
 /// A key file larger than this is refused unread.
 pub const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
@@ -188,16 +188,4 @@ impl SourceFacts {
             None | Some(_) => None,
         }
     }
-}
-
-/// Whether a key file says that it is whole: its last line that is neither blank nor a comment is YAML's document end,
-/// `...` at the margin.
-pub fn ends_with_marker(bytes: &[u8]) -> bool {
-    let is_text = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii_start().starts_with(b"#");
-    let last = bytes.rsplit(|byte| matches!(byte, b'\n' | b'\r')).find(is_text);
-    last.and_then(|line| line.strip_prefix(b"...")).is_some_and(|rest| {
-        let rest_is_comment =
-            rest.trim_ascii_start().starts_with(b"#") && rest.first().is_some_and(u8::is_ascii_whitespace);
-        rest.trim_ascii().is_empty() || rest_is_comment
-    })
 }

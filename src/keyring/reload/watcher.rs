@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::keyring::source::{ReadError, Source, Stamp, ends_with_marker};
+use crate::keyring::file::ends_with_marker;
+use crate::keyring::source::{ReadError, Source, Stamp};
 
 /// How often the file is looked at when nothing notifies.
 pub(super) const POLL: Duration = Duration::from_millis(200);
