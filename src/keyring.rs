@@ -6,6 +6,7 @@ pub mod file;
 pub mod record;
 pub mod reload;
 pub mod source;
+pub mod write;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

@@ -109,9 +109,6 @@ pub enum Change {
 /// Why a key file could not be edited. Nothing was changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// The file as it is would be refused.
-    #[error("the key file has problems")]
-    File(Vec<Problem>),
     /// No entry has this id.
     #[error("there is no key `{0}`")]
     Missing(KeyId),
@@ -135,20 +132,19 @@ pub struct Edited {
     pub keyring: Keyring,
 }
 
-/// Makes all of `changes` in `text`, or none.
+/// Makes all of `changes` in `text`, or none; `old` are the keys that [`file::parse`] read from it.
 ///
 /// # Errors
 ///
 /// See [`EditError`].
-pub fn apply(text: &str, changes: &[Change]) -> Result<Edited, EditError> {
-    let old = file::parse(text).map_err(EditError::File)?.keyring;
+pub fn apply(text: &str, old: &Keyring, changes: &[Change]) -> Result<Edited, EditError> {
     let splices = Plan::new(text, changes)?.splices()?;
     let mut new = splice(text, splices).ok_or(EditError::Unsupported(1))?;
     if !ends_with_marker(new.as_bytes()) {
         new.push_str(if new.ends_with('\n') { "...\n" } else { "\n...\n" });
     }
     let keyring = file::parse(&new).map_err(EditError::Refused)?.keyring;
-    check::came_out(&old, &keyring, changes)?;
+    check::came_out(old, &keyring, changes)?;
     Ok(Edited { text: new, keyring })
 }
 

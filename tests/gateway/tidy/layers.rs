@@ -7,8 +7,11 @@ use super::source::{Names, Source, code_of, paths};
 use super::{document, nothing, shipped};
 
 /// Parts of a room that stand higher than the room itself, because they touch what the room may not.
-const RAISED: &[(&str, usize, &str)] =
-    &[("keyring::source", 3, "reads the key file"), ("keyring::reload", 3, "watches the key file")];
+const RAISED: &[(&str, usize, &str)] = &[
+    ("keyring::source", 3, "reads the key file"),
+    ("keyring::reload", 3, "watches the key file"),
+    ("keyring::write", 3, "writes the key file"),
+];
 
 /// Arrows inside a layer: from, to, why.
 const SAME_LAYER: &[(&str, &str, &str)] = &[
