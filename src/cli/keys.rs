@@ -1,20 +1,87 @@
-//! `keygate keys`: makes, lists, changes and revokes keys.
+//! `keygate keys`: the whole life of a key, from its making to its end. Each command is a file; what they share is here
+//! and in `place`, `change`, `selector` and `terms`. Secrets go to standard output, once; all else to standard error.
 
+mod audit;
+mod change;
+mod create;
+mod example;
+mod place;
+mod revoke;
+mod selector;
+mod terms;
+mod words;
+
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::{FAILED, complain};
+use clap::Subcommand;
+
+use super::{FAILED, USAGE, complain};
+use place::PlaceArgs;
 
 /// `keygate keys`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to do, and to which key
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(subcommand)]
+    command: Command,
 }
 
-/// Makes, lists, changes and revokes keys.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a key: the secret goes to standard output, once.
+    Create(create::Args),
+    /// End keys: their entries leave the file, and their connections close.
+    Revoke(revoke::Args),
+}
+
+/// Runs one of the key commands.
 pub(super) fn run(args: Args) -> ExitCode {
-    let Args { rest: _ } = args;
-    complain("the key commands are not in this version; the README says how to make a key and its hash");
-    ExitCode::from(FAILED)
+    let Args { place, command } = args;
+    let done = place.resolve().and_then(|place| match command {
+        Command::Create(args) => create::run(&place, args),
+        Command::Revoke(args) => revoke::run(&place, args),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in &failure.lines {
+                complain(line);
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+struct Failure {
+    status: u8,
+    lines: Vec<String>,
+}
+
+impl Failure {
+    /// It failed, though nothing is wrong with what was asked.
+    fn failed(line: impl Into<String>) -> Self {
+        Self { status: FAILED, lines: vec![line.into()] }
+    }
+
+    /// The command line, the configuration or the key file is wrong.
+    fn usage(line: impl Into<String>) -> Self {
+        Self { status: USAGE, lines: vec![line.into()] }
+    }
+}
+
+/// Prints one line on standard output. Errors where nobody reads it any more.
+fn print(line: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::failed(format!("standard output cannot be written: {e}")))
+}
+
+/// Tells the operator something that is not for a pipe: standard error, without the program's name before it.
+fn tell(line: &str) {
+    let _closed = writeln!(io::stderr(), "{line}");
 }

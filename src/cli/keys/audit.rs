@@ -1,0 +1,147 @@
+//! The audit log of the key commands: one JSON line for each key that a command changed, beside the key file. It says who,
+//! when and what, never a secret or a hash of one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::keyring::record::Record;
+
+/// What was done to one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Deed {
+    /// The command.
+    pub(super) action: &'static str,
+    /// The key's id.
+    pub(super) key: String,
+    /// Its user.
+    pub(super) user: String,
+    /// The operator's name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// What changed, in words that hold no secret, such as `roles=client`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) changes: Vec<String>,
+}
+
+impl Deed {
+    /// What `action` did to a key that is in the file.
+    pub(super) fn about(action: &'static str, record: &Record, changes: Vec<String>) -> Self {
+        let (key, user) = (record.id().as_str().to_owned(), record.user().to_owned());
+        Self { action, key, user, name: record.name().map(str::to_owned), changes }
+    }
+}
+
+/// One line.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    /// The user who runs the command, by name where there is one.
+    by: &'a str,
+    /// The user who logged in, where the system knows and it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<&'a str>,
+    #[serde(flatten)]
+    deed: &'a Deed,
+    /// The first digits of the key file's SHA-256 before and after, as `keygate_keyfile_info` shows them. A line whose
+    /// `before` is not the last line's `after` tells of an edit by hand, or of a change that was stopped midway.
+    before: String,
+    after: String,
+}
+
+/// The log that belongs to the key file `target`: `keys.yaml` has `keys.yaml.audit`.
+pub(super) fn path(target: &Path) -> PathBuf {
+    let mut path = target.as_os_str().to_owned();
+    path.push(".audit");
+    path.into()
+}
+
+/// Writes down what is about to be done, before it is: a change that nobody can know of must not happen.
+pub(super) fn note(target: &Path, deeds: &[Deed], before: Vec<u8>, after: &[u8]) -> io::Result<()> {
+    let (own, login) = (rustix::process::getuid().as_raw(), login_id());
+    let by = user_name(own);
+    let login = login.filter(|login| *login != own).map(user_name);
+    let (before, after) = (digest(&before), digest(after));
+    let time = jiff::Timestamp::now().to_string();
+    let mut text = Vec::new();
+    for deed in deeds {
+        let (before, after, time) = (before.clone(), after.clone(), time.clone());
+        let line = Line { time, by: &by, login: login.as_deref(), deed, before, after };
+        serde_json::to_writer(&mut text, &line)?;
+        text.push(b'\n');
+    }
+    let mut log = OpenOptions::new().append(true).create(true).mode(0o600).open(path(target))?;
+    whole_lines(&mut log, path(target).as_path())?;
+    log.write_all(&text)?;
+    log.sync_all()
+}
+
+/// Ends a line that a killed command left half written.
+fn whole_lines(log: &mut File, path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let size = log.metadata()?.len();
+    let mut last = [b'\n'];
+    if size > 0 {
+        File::open(path)?.read_exact_at(&mut last, size - 1)?;
+    }
+    if last == *b"\n" { Ok(()) } else { log.write_all(b"\n") }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Who logged in, whatever `su` and `sudo` did since; none for a service.
+fn login_id() -> Option<u32> {
+    fs::read_to_string("/proc/self/loginuid").ok()?.trim().parse().ok().filter(|id| *id != u32::MAX)
+}
+
+/// The name of a user, or the number where the system has no name for it.
+fn user_name(id: u32) -> String {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_who_what_and_which_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = folder.path().join("keys.yaml");
+        let deed = Deed {
+            action: "create",
+            key: "a1".to_owned(),
+            user: "alice".to_owned(),
+            name: None,
+            changes: vec!["roles=client".to_owned()],
+        };
+        note(&keys, std::slice::from_ref(&deed), Vec::new(), b"new").expect("written");
+        fs::write(path(&keys), [fs::read(path(&keys)).expect("read"), b"{\"half".to_vec()].concat()).expect("written");
+        note(&keys, &[deed], b"new".to_vec(), b"newer").expect("written");
+        let text = fs::read_to_string(path(&keys)).expect("read");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        let first: serde_json::Value = serde_json::from_str(lines[0]).expect("JSON");
+        let last: serde_json::Value = serde_json::from_str(lines[2]).expect("JSON");
+        assert_eq!(
+            (&first["action"], &first["key"], &first["user"]),
+            (&"create".into(), &"a1".into(), &"alice".into())
+        );
+        assert_eq!(first["changes"][0], "roles=client");
+        assert!(first["by"].as_str().is_some_and(|by| !by.is_empty()) && first["time"].is_string());
+        assert_eq!(first["after"], last["before"]);
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(path(&keys)).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+}

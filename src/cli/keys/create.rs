@@ -1,0 +1,124 @@
+//! `keygate keys create`: makes a key, writes its hash, and shows the secret once.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::audit::Deed;
+use super::change::{Plan, change};
+use super::place::Place;
+use super::terms::Terms;
+use super::{Failure, example, print, tell, words};
+use crate::key::{ApiKey, KeyId};
+use crate::keyring::Keyring;
+use crate::keyring::edit::{self, Change, Field, Written};
+use crate::limit::Limits;
+
+/// `keygate keys create`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Whom the service behind is told
+    #[arg(long, value_name = "USER")]
+    user: String,
+    /// Your name for the key [default: two random words]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    terms: Terms,
+    /// Print the key and what belongs to it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A key just made and its entry.
+struct Made {
+    key: ApiKey,
+    id: KeyId,
+    name: String,
+    fields: Vec<(Field, Written)>,
+}
+
+/// Makes a key.
+pub(super) fn run(place: &Place, args: Args) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let terms = args.terms.fields(Limits::default(), now).map_err(Failure::usage)?;
+    let made = change(place, |keyring| {
+        let made = make(keyring, &args, terms, now)?;
+        let deed = Deed {
+            action: "create",
+            key: made.id.as_str().to_owned(),
+            user: args.user.clone(),
+            name: Some(made.name.clone()),
+            changes: shown(&made.fields),
+        };
+        Ok(Plan { changes: vec![Change::Add(made.fields.clone())], deeds: vec![deed], outcome: made })
+    })?;
+    show(place, &args, &made)
+}
+
+fn make(keyring: &Keyring, args: &Args, terms: Vec<(Field, Written)>, now: Timestamp) -> Result<Made, Failure> {
+    let name_taken = |name: &str| keyring.records().any(|record| record.name() == Some(name));
+    let name = match &args.name {
+        Some(name) if name_taken(name) => {
+            return Err(Failure::failed(format!("there is a key named `{name}` already; names may not repeat")));
+        }
+        Some(name) => name.clone(),
+        None => words::fresh(name_taken),
+    };
+    let mut failed = None;
+    let key = loop {
+        let key = ApiKey::generate(None, |bytes| failed = getrandom::fill(bytes).err());
+        if let Some(error) = failed {
+            return Err(Failure::failed(format!("the system gives no random bytes: {error}")));
+        }
+        if keyring.find_by_id(&key.id()).is_none() {
+            break key;
+        }
+    };
+    let id = key.id();
+    let created = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let mut fields = vec![
+        (Field::Id, Written::Text(id.as_str().to_owned())),
+        (Field::Name, Written::Text(name.clone())),
+        (Field::User, Written::Text(args.user.clone())),
+        (Field::Hash, edit::hash(&key.hash())),
+        (Field::Created, Written::Plain(created.to_string())),
+    ];
+    fields.extend(terms);
+    fields.sort_by_key(|(field, _)| *field);
+    Ok(Made { key, id, name, fields })
+}
+
+/// The fields that say what a key may do, for people and for the audit log.
+fn shown(fields: &[(Field, Written)]) -> Vec<String> {
+    let told = |field: &Field| !matches!(field, Field::Id | Field::Name | Field::User | Field::Hash | Field::Created);
+    fields
+        .iter()
+        .filter(|(field, _)| told(field))
+        .map(|(field, value)| format!("{}: {}", field.name(), value.to_yaml()))
+        .collect()
+}
+
+fn show(place: &Place, args: &Args, made: &Made) -> Result<(), Failure> {
+    let secret = made.key.expose_secret();
+    let printed = if args.json {
+        let json = serde_json::json!({
+            "id": made.id.as_str(), "name": made.name, "user": args.user, "key": secret,
+        });
+        print(&json.to_string())
+    } else {
+        print(secret)
+    };
+    if let Err(mut failure) = printed {
+        failure.lines.push(format!("the key was made but could not be shown: keygate keys revoke {}", made.id));
+        return Err(failure);
+    }
+    let mut about = format!("created {} ({}) for {}", made.id, made.name, args.user);
+    for term in shown(&made.fields) {
+        let _infallible = write!(about, "\n  {term}");
+    }
+    tell(&about);
+    tell("The key above is shown this once; the file holds only its hash. With it in $KEY:");
+    tell(&format!("  {}", example::curl(place.config.as_deref())));
+    Ok(())
+}

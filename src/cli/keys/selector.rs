@@ -1,0 +1,90 @@
+//! Which key an operator means: by id, the beginning of an id, name, or the whole key on standard input, never on the
+//! command line, where every user of the machine could read it.
+
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::Failure;
+use crate::key::{self, KeyHash, MAX_KEY_BYTES};
+use crate::keyring::Keyring;
+use crate::keyring::record::Record;
+
+/// A key named on the command line.
+#[derive(Clone)]
+pub(super) enum Selector {
+    /// An id, the beginning of one, or a name.
+    Word(String),
+    /// The key that stood on standard input.
+    Hash(KeyHash),
+}
+
+impl Selector {
+    /// Reads an argument; `-` is the key on standard input.
+    pub(super) fn read(argument: &str) -> Result<Self, Failure> {
+        if argument == "-" {
+            return secret_from_stdin().map(|secret| Self::Hash(KeyHash::of(secret.as_bytes())));
+        }
+        if key::is_own_format(argument.as_bytes()) {
+            return Err(Failure::usage(
+                "this is a key itself, and now stands in the shell's history: replace it, and name keys by id or name \
+                 (or `-` and the key on standard input)",
+            ));
+        }
+        Ok(Self::Word(argument.to_owned()))
+    }
+
+    /// The one key that is meant.
+    pub(super) fn find(&self, keyring: &Keyring) -> Result<Arc<Record>, Failure> {
+        let word = match self {
+            Self::Word(word) => word.as_str(),
+            Self::Hash(hash) => {
+                let found = keyring.records().find(|record| {
+                    record.hash() == hash || record.previous().is_some_and(|previous| previous.hash == *hash)
+                });
+                return found.map(Arc::clone).ok_or_else(|| Failure::failed("this key is not in the key file"));
+            }
+        };
+        let exact = |record: &&Arc<Record>| record.id().as_str() == word || record.name() == Some(word);
+        let exact: Vec<_> = keyring.records().filter(exact).collect();
+        let begins = |record: &&Arc<Record>| !word.is_empty() && record.id().as_str().starts_with(word);
+        let candidates = if exact.is_empty() { keyring.records().filter(begins).collect() } else { exact };
+        match candidates.as_slice() {
+            [one] => Ok(Arc::clone(one)),
+            [] => Err(Failure::failed(format!("no key has the id or name `{word}`, nor an id that begins so"))),
+            several => {
+                let mut failure = Failure::failed(format!("`{word}` could mean {} keys:", several.len()));
+                failure.lines.extend(several.iter().take(20).map(|record| described(record)));
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// A key in one line of a message.
+pub(super) fn described(record: &Record) -> String {
+    let name = record.name().map_or(String::new(), |name| format!(" ({name})"));
+    format!("{}{name} of {}", record.id(), record.user())
+}
+
+/// The first line of standard input, without blanks around it.
+pub(super) fn secret_from_stdin() -> Result<Zeroizing<String>, Failure> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_BYTES + 2));
+    let most = u64::try_from(MAX_KEY_BYTES).unwrap_or(u64::MAX) + 2;
+    io::stdin()
+        .lock()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Failure::failed(format!("standard input cannot be read: {e}")))?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_not_text| Failure::usage("the key on standard input is not text"))?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.len() {
+        0 => Err(Failure::usage("there is no key on standard input")),
+        length if length > MAX_KEY_BYTES => {
+            Err(Failure::usage(format!("the key is longer than {MAX_KEY_BYTES} bytes")))
+        }
+        _ => Ok(Zeroizing::new(line.to_owned())),
+    }
+}
