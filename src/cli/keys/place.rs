@@ -10,10 +10,11 @@ use crate::config::{self, Config, System};
 /// The options of all key commands.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// Configuration file [default: keygate.yaml, then /etc/keygate/keygate.yaml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Key file; no configuration is read then
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "file")]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "config")]
     keys: Option<PathBuf>,
 }
 
@@ -34,7 +35,7 @@ impl PlaceArgs {
         if let Some(file) = &self.keys {
             return Ok(Place { key_file: file.clone(), state: None, config: None });
         }
-        let path = self.config.path();
+        let path = ConfigFile { file: self.config.clone() }.path();
         if !path.exists() {
             return Err(Failure::usage(format!(
                 "there is no configuration at {}: name it with --config, or the key file itself with --keys",
