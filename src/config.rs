@@ -158,12 +158,13 @@ pub struct Files {
 /// The first thing that is wrong with these two settings, or with the file as YAML.
 pub fn files(path: &Path, environment: &dyn Environment) -> Result<Files, Problem> {
     let problem = |line, what: String| Problem { file: path.to_owned(), line, path: String::new(), what, hint: None };
-    let bytes = environment.read(path).map_err(|e| problem(1, format!("cannot be read ({})", environment::why(&e))))?;
-    let text = String::from_utf8(bytes).map_err(|_error| problem(1, "is not UTF-8".to_owned()))?;
-    let root = yaml::parse(&text).map_err(|e| problem(e.position.line, e.message))?;
+    let bytes =
+        environment.read(path).map_err(|e| problem(None, format!("cannot be read ({})", environment::why(&e))))?;
+    let text = String::from_utf8(bytes).map_err(|_error| problem(None, "is not UTF-8".to_owned()))?;
+    let root = yaml::parse(&text).map_err(|e| problem(Some(e.position.line), e.message))?;
     let absolute = std::path::absolute(path).unwrap_or_else(|_error| path.to_owned());
     let decoder = Decoder::new(path, absolute.parent().unwrap_or(Path::new("/")), environment);
-    let mut top = decoder.root(&root).section().ok_or_else(|| problem(1, "is not a mapping".to_owned()))?;
+    let mut top = decoder.root(&root).section().ok_or_else(|| problem(Some(1), "is not a mapping".to_owned()))?;
     let files = Files { key_file: key_file(&mut top), state: state_path(&mut top) };
     decoder.finish().problems.into_iter().next().map_or(Ok(files), Err)
 }

@@ -12,12 +12,12 @@ use crate::keyring::edit::Change;
 pub(super) struct Args {
     /// Ids, beginnings of ids, or names; `-` reads a key from standard input
     #[arg(required = true, value_name = "KEY")]
-    keys: Vec<String>,
+    which: Vec<String>,
 }
 
 /// Ends the keys named, all or none.
 pub(super) fn run(place: &Place, args: Args) -> Result<(), Failure> {
-    let selectors: Vec<Selector> = args.keys.iter().map(|word| Selector::read(word)).collect::<Result<_, _>>()?;
+    let selectors: Vec<Selector> = args.which.iter().map(|word| Selector::read(word)).collect::<Result<_, _>>()?;
     let gone = change(place, |keyring| {
         let mut plan = Plan { changes: Vec::new(), deeds: Vec::new(), outcome: Vec::new() };
         for selector in &selectors {
