@@ -5,6 +5,7 @@ mod audit;
 mod change;
 mod create;
 mod example;
+mod list;
 mod place;
 mod revoke;
 mod selector;
@@ -31,7 +32,9 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a key: the secret goes to standard output, once.
-    Create(create::Args),
+    Create(Box<create::Args>),
+    /// Show all keys, or those asked for.
+    List(list::Args),
     /// End keys: their entries leave the file, and their connections close.
     Revoke(revoke::Args),
 }
@@ -40,8 +43,9 @@ enum Command {
 pub(super) fn run(args: Args) -> ExitCode {
     let Args { place, command } = args;
     let done = place.resolve().and_then(|place| match command {
-        Command::Create(args) => create::run(&place, args),
-        Command::Revoke(args) => revoke::run(&place, args),
+        Command::Create(args) => create::run(&place, &args),
+        Command::List(args) => list::run(&place, &args),
+        Command::Revoke(args) => revoke::run(&place, &args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

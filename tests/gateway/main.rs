@@ -31,6 +31,7 @@ mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
 mod identity; // what the upstream is told of the caller, and that no client can say it
 mod keyfiles; // what can stand where the key file was, and changes that nothing notifies of
 mod keyreload; // the key file changes under a running gate
+mod keys; // the life of a key by the key commands
 mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants
 mod listenreload; // SIGHUP changes where the gate listens

@@ -39,11 +39,11 @@ struct Made {
 }
 
 /// Makes a key.
-pub(super) fn run(place: &Place, args: Args) -> Result<(), Failure> {
+pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let now = Timestamp::now();
     let terms = args.terms.fields(Limits::default(), now).map_err(Failure::usage)?;
     let made = change(place, |keyring| {
-        let made = make(keyring, &args, terms, now)?;
+        let made = make(keyring, args, terms, now)?;
         let deed = Deed {
             action: "create",
             key: made.id.as_str().to_owned(),
@@ -53,7 +53,7 @@ pub(super) fn run(place: &Place, args: Args) -> Result<(), Failure> {
         };
         Ok(Plan { changes: vec![Change::Add(made.fields.clone())], deeds: vec![deed], outcome: made })
     })?;
-    show(place, &args, &made)
+    show(place, args, &made)
 }
 
 fn make(keyring: &Keyring, args: &Args, terms: Vec<(Field, Written)>, now: Timestamp) -> Result<Made, Failure> {

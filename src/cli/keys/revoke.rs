@@ -16,7 +16,7 @@ pub(super) struct Args {
 }
 
 /// Ends the keys named, all or none.
-pub(super) fn run(place: &Place, args: Args) -> Result<(), Failure> {
+pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let selectors: Vec<Selector> = args.which.iter().map(|word| Selector::read(word)).collect::<Result<_, _>>()?;
     let gone = change(place, |keyring| {
         let mut plan = Plan { changes: Vec::new(), deeds: Vec::new(), outcome: Vec::new() };
