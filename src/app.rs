@@ -25,6 +25,7 @@ use crate::keyring::file;
 use crate::keyring::reload::{self, Reloader};
 use crate::limit::limiter::Limiter;
 use crate::limit::throttle::Throttle;
+use crate::listener::files;
 use crate::metrics::Metrics;
 use crate::own_log::{self, OwnLog};
 use crate::upstream::registry::{Running, Upstreams};
@@ -104,6 +105,10 @@ pub fn run(options: Options) -> Result<(), StartError> {
     let own_log = own_log::install(&options.config.log, metrics.access_log_dropped()).map_err(StartError::system)?;
     let app = build(options, metrics, own_log)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    match files::raise_limit() {
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit on open files stays as it is"),
+    }
     let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     for index in 0..app.0.workers {

@@ -3,6 +3,7 @@
 
 pub mod bind;
 pub mod bounds;
+pub mod files;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -131,7 +131,8 @@ where
     ) -> TunnelEnd {
         let end = poll_fn(|cx| self.poll_relay(revocation, watchdog, cx)).await;
         if let Some((code, reason)) = end.close() {
-            self.close(code, reason, mask, watchdog).await;
+            // Boxed so that a tunnel holds no room for its end while it is open.
+            Box::pin(self.close(code, reason, mask, watchdog)).await;
         }
         end
     }

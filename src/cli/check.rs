@@ -9,6 +9,7 @@ use super::{ConfigFile, FAILED, USAGE};
 use crate::app;
 use crate::config::{self, Config, Environment, Problem, System};
 use crate::keyring;
+use crate::listener::files;
 
 /// `keygate check`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub(super) struct Args {
 /// Checks, prints, and turns the outcome into an exit status.
 pub(super) fn run(args: Args) -> ExitCode {
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match check(&args.config.path(), args.print, &System, &mut out, &mut err) {
+    match check(&args.config.path(), args.print, &System, files::hard_limit(), &mut out, &mut err) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(USAGE),
         Err(_closed) => ExitCode::from(FAILED),
@@ -42,6 +43,7 @@ fn check(
     path: &Path,
     print: bool,
     environment: &dyn Environment,
+    open_files: Option<u64>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<bool> {
@@ -53,7 +55,8 @@ fn check(
         }
     };
     let keys = check_key_file(&loaded.config.key_file);
-    let warnings = [loaded.warnings.as_slice(), &keys.warnings].concat();
+    let few = too_few_files(path, &loaded.config, open_files);
+    let warnings = [loaded.warnings.as_slice(), &keys.warnings, few.as_slice()].concat();
     report(&keys.problems, &warnings, err)?;
     if print {
         write!(out, "{}", loaded.to_yaml())?;
@@ -62,6 +65,13 @@ fn check(
     }
     out.flush()?;
     Ok(keys.problems.is_empty())
+}
+
+/// What to say when all the connections that may be open take more files than the process may have.
+pub(super) fn too_few_files(path: &Path, config: &Config, limit: Option<u64>) -> Option<Problem> {
+    let hint = "raise the hard limit on open files (LimitNOFILE, ulimit -n), or lower connections.max";
+    let what = files::shortage(config.connections.max, limit)?;
+    Some(Problem { file: path.to_owned(), line: None, path: "connections.max".into(), what, hint: Some(hint.into()) })
 }
 
 /// Reads the key file as the gate would.
@@ -123,7 +133,7 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
         }
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let fine = check(&path, print, &System, &mut out, &mut err).expect("written");
+        let fine = check(&path, print, &System, Some(20_000), &mut out, &mut err).expect("written");
         let shown = |bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).expect("UTF-8");
             text.replace(&format!("{}/", folder.path().display()), "")
@@ -167,6 +177,15 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
             err,
             "warning: keygate.yaml:4: state: `state` keeps browser logins over a restart, and in this version nothing else\n1 warning\n"
         );
+    }
+
+    #[test]
+    fn more_connections_than_files_are_warned_of() {
+        let (fine, out, err) = checked(&format!("{LEAST}connections: {{ max: 10001 }}"), KEYS, false);
+        assert!(fine && out.starts_with("ok: "));
+        let says =
+            "connections.max: 10001 connections take up to 20002 open files, and this process may have 20000; raise";
+        assert!(err.starts_with("warning: keygate.yaml") && err.contains(says), "{err}");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::check::too_few_files;
 use super::{ConfigFile, FAILED, USAGE, complain};
 use crate::app::{self, Options, StartError};
 use crate::config::{self, System};
+use crate::listener::files;
 
 /// `keygate serve`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +26,8 @@ pub(super) fn run(args: Args) -> ExitCode {
             return refuse(&lines, USAGE);
         }
     };
-    for warning in &loaded.warnings {
+    let few = too_few_files(&path, &loaded.config, files::hard_limit());
+    for warning in loaded.warnings.iter().chain(&few) {
         complain(&format!("warning: {warning}"));
     }
     start(Options {

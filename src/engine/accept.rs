@@ -2,7 +2,9 @@
 //! it runs as a Pingora service, and listeners come and go with the configuration while it runs.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,10 +16,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::Gate;
 use super::abort::Abort;
-use super::connection;
+use super::connection::{self, Connection, Held};
 use super::peer::{Closing, Peer};
 use super::worker::Worker;
 use crate::http2;
@@ -160,7 +163,7 @@ async fn accept_tcp(socket: TcpListener, listener: OpenListener, stop: Closing, 
         }
         let _ = stream.set_nodelay(true);
         let peer = Peer { address: Some(address), tls: None, listener: listener.closing.clone() };
-        tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
+        start(stream, peer, listener.tls.clone(), place, worker.clone());
     }
     Ok(())
 }
@@ -174,7 +177,7 @@ async fn accept_unix(
     while let Some((stream, _)) = next(&listener, &stop, &worker, || socket.accept()).await {
         let Some(place) = worker.take_place().await else { continue };
         let peer = Peer { address: None, tls: None, listener: listener.closing.clone() };
-        tokio::spawn(serve(stream, peer, listener.tls.clone(), place, worker.clone()));
+        start(stream, peer, listener.tls.clone(), place, worker.clone());
     }
     Ok(())
 }
@@ -208,21 +211,44 @@ async fn next<T, A: Future<Output = io::Result<T>>>(
     }
 }
 
-/// One connection from its first byte to its last, in the place it was given.
-async fn serve<S>(stream: S, peer: Peer, tls: Option<TlsAcceptor>, place: Place, worker: Arc<Worker>)
+/// Serves one connection from its first byte to its last, in the place it was given, as a task of its own.
+fn start<S>(stream: S, peer: Peer, tls: Option<TlsAcceptor>, place: Place, worker: Arc<Worker>)
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let _place = place;
-    let _open = worker.gate.metrics.connection();
+    let held = Held { _place: place, _open: worker.gate.metrics.connection() };
+    // What each kind needs stands in its task alone: an idle plain connection has no room for a handshake.
     match tls {
-        None => serve_http1(stream, peer, worker).await,
-        // Boxed: a handshake needs more room than the connection that follows it.
-        Some(tls) => Box::pin(serve_tls(stream, peer, tls, worker)).await,
+        None => drop(tokio::spawn(serve_http1(Connection::new(stream, peer, worker, held)))),
+        Some(tls) => drop(tokio::spawn(serve_tls(stream, peer, tls, worker, held))),
     }
 }
 
-async fn serve_tls<S>(stream: S, mut peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>)
+async fn serve_tls<S>(stream: S, peer: Peer, tls: TlsAcceptor, worker: Arc<Worker>, held: Held)
+where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Boxed: a handshake needs more room than the connection that follows it.
+    match Box::pin(shake_hands(stream, peer, tls, worker, held)).await {
+        Some(Secured::Http1(connection)) => serve_http1(connection).await,
+        Some(Secured::Http2(serving)) => serving.await,
+        None => {}
+    }
+}
+
+/// What follows a handshake.
+enum Secured<S> {
+    Http1(Box<Connection<Box<TlsStream<S>>>>),
+    Http2(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+async fn shake_hands<S>(
+    stream: S,
+    mut peer: Peer,
+    tls: TlsAcceptor,
+    worker: Arc<Worker>,
+    held: Held,
+) -> Option<Secured<S>>
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -239,26 +265,28 @@ where
             };
             worker.gate.metrics.handshake(result);
             worker.gate.metrics.connection_closed(reason);
-            return;
+            return None;
         }
     };
     worker.gate.metrics.handshake(if negotiated.resumed { HandshakeResult::Resumed } else { HandshakeResult::Full });
     peer.tls = Some(if negotiated.tls13 { "1.3" } else { "1.2" });
-    if negotiated.http2 {
+    if !negotiated.http2 {
+        return Some(Secured::Http1(Connection::new(stream, peer, worker, held)));
+    }
+    Some(Secured::Http2(Box::pin(async move {
+        let _held = held;
         let gate = worker.gate.clone();
         let reason = http2::serve(stream, Arc::new(peer), worker).await;
         gate.metrics.connection_closed(reason);
-    } else {
-        serve_http1(stream, peer, worker).await;
-    }
+    })))
 }
 
-async fn serve_http1<S>(stream: S, peer: Peer, worker: Arc<Worker>)
+async fn serve_http1<S>(connection: Box<Connection<S>>)
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let gate = worker.gate.clone();
-    let reason = connection::serve(stream, Arc::new(peer), worker).await;
+    let gate = connection.worker.gate.clone();
+    let reason = connection::serve(connection).await;
     gate.metrics.connection_closed(reason);
 }
 

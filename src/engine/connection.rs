@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::RequestSettings;
 use super::abort::Abort;
 use super::buffer::Buffer;
 use super::ending;
@@ -22,7 +23,8 @@ use super::worker::Worker;
 use crate::http1::body::Sender;
 use crate::http1::head::HeadLimits;
 use crate::http1::request::{Request, RequestHead};
-use crate::metrics::ClosedReason;
+use crate::listener::bounds::Place;
+use crate::metrics::{self, ClosedReason};
 use crate::rejection::Rejection;
 
 /// Most unread body bytes that are dropped so that a connection survives a refusal (decision 6).
@@ -30,12 +32,20 @@ pub(crate) const DRAIN_BYTES: u64 = 64 * 1024;
 /// Longest time for that, and for a client to take note of a close.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A client's connection.
+/// A client's connection. It lives in a box: moved in line it would take room in every state of its task.
 pub(crate) struct Connection<S> {
     pub(crate) wire: H1Wire<S>,
     pub(crate) watchdog: Watchdog,
     pub(crate) peer: Arc<Peer>,
     pub(crate) worker: Arc<Worker>,
+    pub(crate) held: Held,
+    spans: RequestHead,
+}
+
+/// A connection's place among all of them, given back when dropped.
+pub(crate) struct Held {
+    pub(crate) _place: Place,
+    pub(crate) _open: metrics::Held,
 }
 
 /// A request head cut from the connection, with the bytes it stands in.
@@ -63,10 +73,9 @@ impl HeadBytes {
         self.spans.view(bytes)
     }
 
-    /// Moves the head to memory of just its size: for what stays open long.
-    pub(crate) fn compact(&mut self) {
-        self.compact = Box::from(self.buffer.bytes());
-        self.buffer = Buffer::default();
+    /// The head in memory of just its size: for what stays open long.
+    pub(crate) fn compact(self) -> Self {
+        Self::whole(self.buffer.bytes().to_vec(), self.spans)
     }
 
     /// Gives back the ranges, whose allocation serves the next head.
@@ -82,32 +91,27 @@ enum Read {
 }
 
 /// Serves a connection until it ends; says why it did.
-pub(crate) async fn serve<S>(io: S, peer: Arc<Peer>, worker: Arc<Worker>) -> ClosedReason
+pub(crate) async fn serve<S>(mut connection: Box<Connection<S>>) -> ClosedReason
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let wire = H1Wire::new(io, Buffer::default(), Sender::Client);
-    let mut connection = Connection { wire, watchdog: Watchdog::default(), peer, worker };
-    let mut spans = RequestHead::default();
     let mut first = true;
     loop {
-        match connection.read_head(&mut spans, first).await {
+        match connection.read_head(first).await {
             Read::Head => {}
             Read::Gone(reason) => return reason,
             Read::Refused(rejection) => {
-                Box::pin(reply::refuse_unread(&mut connection, &rejection)).await;
+                Box::pin(reply::refuse_unread(&mut *connection, &rejection)).await;
                 connection.linger().await;
                 return ending::closed_by(&rejection);
             }
         }
         first = false;
-        let length = spans.view(connection.wire.input.bytes()).len();
-        let rest = connection.wire.input.split_rest(length);
-        let buffer = std::mem::replace(&mut connection.wire.input, rest);
-        let head = HeadBytes::new(buffer, std::mem::take(&mut spans));
-        // Boxed so that an idle connection's task does not hold room for a request's.
-        match Box::pin(exchange_h1::handle(connection, head)).await {
-            Next::Keep(kept, used) => (connection, spans) = (kept, used),
+        match connection.handle().await {
+            Next::Keep(kept, spans) => {
+                connection = kept;
+                connection.spans = spans;
+            }
             Next::Close(mut closing, reason) => {
                 closing.linger().await;
                 return reason;
@@ -118,40 +122,79 @@ where
     }
 }
 
+impl<S> Connection<S>
+where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Hands the request on whose head was read. Boxed so that an idle connection's task does not hold room for a request's.
+    fn handle(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = Next<S>> + Send>> {
+        let head = self.take_head();
+        if head.request().is_websocket() {
+            Box::pin(exchange_h1::upgrade(self, Box::new(head.compact())))
+        } else {
+            Box::pin(exchange_h1::handle(self, head))
+        }
+    }
+}
+
+impl<S> Connection<S> {
+    /// A connection on which nothing was read.
+    pub(crate) fn new(io: S, peer: Peer, worker: Arc<Worker>, held: Held) -> Box<Self> {
+        let wire = H1Wire::new(io, Buffer::default(), Sender::Client);
+        let (watchdog, peer, spans) = (Watchdog::default(), Arc::new(peer), RequestHead::default());
+        Box::new(Self { wire, watchdog, peer, worker, held, spans })
+    }
+
+    /// Cuts off the head that was read, with its bytes.
+    fn take_head(&mut self) -> HeadBytes {
+        let length = self.spans.view(self.wire.input.bytes()).len();
+        let rest = self.wire.input.split_rest(length);
+        let buffer = std::mem::replace(&mut self.wire.input, rest);
+        HeadBytes::new(buffer, std::mem::take(&mut self.spans))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Waits for a whole request head in the input buffer.
-    async fn read_head(&mut self, spans: &mut RequestHead, first: bool) -> Read {
-        let settings = self.worker.gate.policy.load().request;
-        let closing = self.peer.listener.clone();
+    async fn read_head(&mut self, first: bool) -> Read {
+        let RequestSettings { head, header_timeout, keepalive_timeout, .. } = self.worker.gate.policy.load().request;
         // The first head's time runs from the connection's beginning, a later one's from its own first byte.
         let began = now();
         if self.wire.input.bytes().is_empty() {
-            let deadline = began + if first { settings.header_timeout } else { settings.keepalive_timeout };
-            let closed = closing.closed();
-            tokio::pin!(closed);
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(read) = self.poll_read(settings.head.max_head_bytes, cx) {
-                    return Poll::Ready(read);
-                }
-                if closed.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(ClosedReason::Shutdown));
-                }
-                let reason = if first { ClosedReason::HeadTimeout } else { ClosedReason::KeepaliveTimeout };
-                self.watchdog.poll_expired(deadline, cx).map(|()| Err(reason))
-            });
-            if let Err(reason) = read.await {
+            let (deadline, late) = if first {
+                (began + header_timeout, ClosedReason::HeadTimeout)
+            } else {
+                (began + keepalive_timeout, ClosedReason::KeepaliveTimeout)
+            };
+            if let Err(reason) = self.await_bytes(head.max_head_bytes, deadline, late).await {
                 return Read::Gone(reason);
             }
         }
         let began = if first { began } else { now() };
-        self.complete_head(spans, &settings.head, began + settings.header_timeout).await
+        self.complete_head(head, began + header_timeout).await
     }
 
-    async fn complete_head(&mut self, spans: &mut RequestHead, limits: &HeadLimits, deadline: Instant) -> Read {
+    /// Waits for the first bytes of a head, while its listener stays and until `deadline`.
+    async fn await_bytes(&mut self, limit: usize, deadline: Instant, late: ClosedReason) -> Result<(), ClosedReason> {
+        let closed = self.peer.listener.clone().closed();
+        tokio::pin!(closed);
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = self.poll_read(limit, cx) {
+                return Poll::Ready(read);
+            }
+            if closed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(ClosedReason::Shutdown));
+            }
+            self.watchdog.poll_expired(deadline, cx).map(|()| Err(late))
+        })
+        .await
+    }
+
+    async fn complete_head(&mut self, limits: HeadLimits, deadline: Instant) -> Read {
         // One byte over the bound is enough for the parser to see that the bound is broken.
         let most = limits.max_head_bytes.saturating_add(1).max(super::buffer::SMALL);
         loop {
-            match spans.parse(self.wire.input.bytes(), limits) {
+            match self.spans.parse(self.wire.input.bytes(), &limits) {
                 Ok(true) => return Read::Head,
                 Ok(false) => {}
                 Err(rejection) => return Read::Refused(rejection),

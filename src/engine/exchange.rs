@@ -34,7 +34,19 @@ pub(crate) enum Outcome {
     /// It ends where it stands: an answer was cut short, or cannot be given.
     Gone(ClosedReason),
     /// The 101 is queued: it becomes a tunnel.
-    Tunnel { upstream: UpstreamConnection, early: Buffer, admitted: Box<Admitted>, keyring: Weak<Keyring> },
+    Tunnel(Box<Switched>),
+}
+
+/// What a tunnel begins with.
+pub(crate) struct Switched {
+    /// The upstream's connection.
+    pub(crate) upstream: UpstreamConnection,
+    /// What the upstream said already.
+    pub(crate) early: Buffer,
+    /// The right to it.
+    pub(crate) admitted: Admitted,
+    /// The keyring that gave it.
+    pub(crate) keyring: Weak<Keyring>,
 }
 
 /// Handles one request; a panic on the way is this request's 500 and no more (design rule 10).
@@ -127,7 +139,7 @@ async fn decide_and_forward<C: Client>(
             }
         }
         Ok(Forwarded::Tunnel { upstream, early }) => {
-            Outcome::Tunnel { upstream, early, admitted: Box::new(admitted), keyring }
+            Outcome::Tunnel(Box::new(Switched { upstream, early, admitted, keyring }))
         }
         Err(Failed::Refused(rejection)) => {
             reply::refuse_admitted(client, policy, request, &admitted, rejection, report).await

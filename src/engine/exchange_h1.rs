@@ -1,16 +1,15 @@
 //! One request on an HTTP/1 connection: it takes the path that all requests take, and then the connection is kept, closed or
 //! becomes a tunnel.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::abort::Abort;
-use super::buffer::Buffer;
 use super::client::Client;
-use super::connection::{Connection, HeadBytes};
+use super::connection::{Connection, HeadBytes, Held};
 use super::ending;
-use super::exchange::{self, Outcome};
+use super::exchange::{self, Outcome, Switched};
 use super::key_watch::KeyWatch;
 use super::peer::Peer;
 use super::policy::Policy;
@@ -20,20 +19,20 @@ use super::watchdog::Watchdog;
 use super::wire_h1::H1Wire;
 use super::worker::Worker;
 use crate::access_log::Protocol;
-use crate::admission::Admitted;
 use crate::http1::head::Version;
 use crate::http1::request::RequestHead;
-use crate::keyring::Keyring;
-use crate::metrics::ClosedReason;
+use crate::limit::permit::Permit;
+use crate::metrics::{ClosedReason, Held as Counted};
 use crate::tunnel::{End, Tunnel, TunnelEnd, TunnelTiming};
-use crate::upstream::connect::Connection as UpstreamConnection;
+use crate::upstream::server::Lease;
+use crate::upstream::stream::UpstreamStream;
 
 /// What becomes of the connection after a request.
 pub(crate) enum Next<S> {
     /// It takes another; the ranges of the head come back for it.
-    Keep(Connection<S>, RequestHead),
+    Keep(Box<Connection<S>>, RequestHead),
     /// It ends, politely.
-    Close(Connection<S>, ClosedReason),
+    Close(Box<Connection<S>>, ClosedReason),
     /// It has ended.
     Gone(ClosedReason),
 }
@@ -66,31 +65,59 @@ where
 }
 
 /// Handles one request whose head was cut from the connection.
-pub(crate) async fn handle<S>(mut connection: Connection<S>, mut head: HeadBytes) -> Next<S>
+pub(crate) async fn handle<S>(mut connection: Box<Connection<S>>, head: HeadBytes) -> Next<S>
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if head.request().is_websocket() {
-        head.compact();
-    }
     let policy = connection.worker.gate.policy.load_full();
     let outcome = {
-        let (worker, peer) = (connection.worker.clone(), connection.peer.clone());
-        let protocol = match head.request().version() {
-            Version::Http10 => Protocol::Http10,
-            Version::Http11 => Protocol::Http11,
-        };
-        let mut report = Report::begin(&worker, &policy, &peer, protocol, &head);
-        let request = head.request();
-        connection.wire.expect_body(request.framing());
-        match exchange::run(&mut connection, &policy, request, &mut report).await {
-            Outcome::Tunnel { upstream, early, admitted, keyring } => {
-                let reason = tunnel(connection, &policy, upstream, early, *admitted, &keyring, &mut report).await;
-                return Next::Gone(reason);
-            }
-            outcome => outcome,
+        let mut report = begin(&mut connection, &policy, &head);
+        exchange::run(&mut *connection, &policy, head.request(), &mut report).await
+    };
+    carry_out(outcome, connection, head)
+}
+
+/// As [`handle`], for a WebSocket's handshake and the tunnel behind it. A tunnel may stay open for days: what only the
+/// handshake needs is in a box of its own, and freed before the tunnel begins.
+pub(crate) async fn upgrade<S>(mut connection: Box<Connection<S>>, head: Box<HeadBytes>) -> Next<S>
+where
+    S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let policy = connection.worker.gate.policy.load_full();
+    let mut report = begin(&mut connection, &policy, &head);
+    let outcome = Box::pin(exchange::run(&mut *connection, &policy, head.request(), &mut report)).await;
+    let switched = match outcome {
+        Outcome::Tunnel(switched) => switched,
+        outcome => {
+            drop(report);
+            return carry_out(outcome, connection, *head);
         }
     };
+    if !reply::flush(&mut *connection, &policy).await {
+        return Next::Gone(ClosedReason::WriteTimeout);
+    }
+    let Some(mut open) = Open::new(*connection, &policy, *switched, &mut report) else {
+        return Next::Gone(ClosedReason::Fault);
+    };
+    let end = open.tunnel.run(&mut open.watch, &mut open.watchdog, open.mask).await;
+    let (up, down) = open.tunnel.bytes();
+    report.bytes_in += up;
+    report.bytes_out += down;
+    report.closed = Some(end.label());
+    Next::Gone(closed(end))
+}
+
+fn begin<'h, S>(connection: &mut Connection<S>, policy: &Arc<Policy>, head: &'h HeadBytes) -> Report<'h> {
+    let request = head.request();
+    let protocol = match request.version() {
+        Version::Http10 => Protocol::Http10,
+        Version::Http11 => Protocol::Http11,
+    };
+    connection.wire.expect_body(request.framing());
+    Report::begin(&connection.worker, policy, &connection.peer, protocol, head)
+}
+
+fn carry_out<S: Abort>(outcome: Outcome, connection: Box<Connection<S>>, head: HeadBytes) -> Next<S> {
     match outcome {
         Outcome::Keep => Next::Keep(connection, head.into_spans()),
         Outcome::Close(reason) => Next::Close(connection, reason),
@@ -100,44 +127,52 @@ where
             }
             Next::Gone(reason)
         }
-        Outcome::Tunnel { .. } => Next::Gone(ClosedReason::Fault),
+        // Only what asks for a tunnel may get one, and that does not come here.
+        Outcome::Tunnel(_) => Next::Gone(ClosedReason::Fault),
     }
 }
 
-/// The tunnel behind a 101, to its end.
-async fn tunnel<S>(
-    mut connection: Connection<S>,
-    policy: &Policy,
-    upstream: UpstreamConnection,
-    early: Buffer,
-    admitted: Admitted,
-    keyring: &Weak<Keyring>,
-    report: &mut Report<'_>,
-) -> ClosedReason
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let Some((route, plan)) = policy.plan(admitted.route()) else { return ClosedReason::Fault };
-    if !reply::flush(&mut connection, policy).await {
-        return ClosedReason::WriteTimeout;
+/// An open tunnel, what watches over it, and what it holds.
+struct Open<S> {
+    tunnel: Tunnel<S, UpstreamStream>,
+    watch: KeyWatch,
+    watchdog: Watchdog,
+    mask: [u8; 4],
+    _active: Counted,
+    _permit: Permit,
+    _lease: Lease,
+    _held: Held,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
+    /// The tunnel that begins with `switched`; `None` if its route is not in the policy, which admitted it.
+    fn new(connection: Connection<S>, policy: &Policy, switched: Switched, report: &mut Report<'_>) -> Option<Self> {
+        let Connection { wire, watchdog, worker, held, .. } = connection;
+        let Switched { upstream, early, admitted, keyring } = switched;
+        let (route, plan) = policy.plan(admitted.route())?;
+        report.switched(super::connection::now());
+        let settings = plan.upstream.settings();
+        let timing = TunnelTiming { idle: settings.websocket_idle_timeout, write: policy.request.write_timeout };
+        let principal = admitted.principal().cloned();
+        let watch = KeyWatch::new(&worker.gate, &keyring, principal, report.client, route).ending_with_shutdown();
+        let (stream, lease) = upstream.into_parts();
+        let client = End { io: wire.io, read: wire.input };
+        let [a, b, c, d, ..] = worker.random();
+        Some(Self {
+            tunnel: Tunnel::new(client, End { io: stream, read: early }, timing),
+            watch,
+            watchdog,
+            mask: [a, b, c, d],
+            _active: plan.metrics.websocket(),
+            _permit: admitted.into_permit().into_websocket(),
+            _lease: lease,
+            _held: held,
+        })
     }
-    report.switched(super::connection::now());
-    let _active = plan.metrics.websocket();
-    let settings = plan.upstream.settings();
-    let timing = TunnelTiming { idle: settings.websocket_idle_timeout, write: policy.request.write_timeout };
-    let principal = admitted.principal().cloned();
-    let _permit = admitted.into_permit().into_websocket();
-    let worker = connection.worker.clone();
-    let mut watch = KeyWatch::new(&worker.gate, keyring, principal, report.client, route).ending_with_shutdown();
-    let (stream, _lease) = upstream.into_parts();
-    let client = End { io: connection.wire.io, read: connection.wire.input };
-    let mut tunnel = Tunnel::new(client, End { io: stream, read: early }, timing);
-    let [a, b, c, d, ..] = worker.random();
-    let end = tunnel.run(&mut watch, &mut connection.watchdog, [a, b, c, d]).await;
-    let (up, down) = tunnel.bytes();
-    report.bytes_in += up;
-    report.bytes_out += down;
-    report.closed = Some(end.label());
+}
+
+/// Why the connection ended when its tunnel did.
+fn closed(end: TunnelEnd) -> ClosedReason {
     match end {
         TunnelEnd::Closed => ClosedReason::Client,
         TunnelEnd::Failed => ClosedReason::Upstream,

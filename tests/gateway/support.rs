@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub mod client;
+pub mod crowd;
 pub mod gateway;
 pub mod http2;
 pub mod http2_origin;
