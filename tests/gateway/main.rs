@@ -47,3 +47,4 @@ mod timeouts; // a deadline for every phase, and what strangers can hold
 mod tls; // towards clients: versions, names, resumption, replaced certificates
 mod upstreams; // towards servers: TLS, sockets, balance, health
 mod websocket; // handshakes, tunnels, their limits and ends
+mod wss; // WebSockets over TLS, with a library at both ends
