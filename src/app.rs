@@ -229,10 +229,10 @@ impl App {
         // The old tasks end before the new begin, so that no late result of theirs is told.
         live.running = None;
         live.running = Some(upstreams.start(&run::resolver(), &self.observer.health_report(&upstreams)));
+        self.observer.watch_certificates(live.listeners.stores(), &upstreams);
         live.upstreams = upstreams;
         live.config = new;
         self.open.send_replace(Arc::new(opened));
-        self.observer.watch_certificates(live.listeners.stores());
         self.epoch.send_modify(|epoch| *epoch += 1);
         Ok(())
     }

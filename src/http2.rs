@@ -5,6 +5,7 @@
 pub(crate) mod answer;
 mod fields;
 mod head;
+mod sips;
 mod stream;
 mod wire;
 
@@ -26,10 +27,16 @@ use crate::engine::peer::Peer;
 use crate::engine::watchdog::Watchdog;
 use crate::engine::worker::Worker;
 use crate::metrics::ClosedReason;
+use sips::Sips;
 use stream::Stream;
 
 /// Streams a client may have open at once.
 const MAX_STREAMS: u32 = 100;
+/// Requests of a connection under way at once, those among them that the client gave up and that are still being put away.
+/// Beyond it no stream is looked at, and the crate counts those that are reset.
+const MOST_TASKS: usize = 2 * MAX_STREAMS as usize;
+/// The same before its first admission: then nothing more is even read until they are refused, which waits for nobody.
+const MOST_STRANGE_TASKS: usize = 8;
 /// Window of a connection, and of each of its streams, before its first admission (decision 35): all that a stranger can
 /// make the gate hold of bodies.
 const STRANGER_WINDOW: u32 = 65_535;
@@ -55,22 +62,29 @@ where
 {
     let settings = worker.gate.policy.load().request;
     let first_head_by = now() + settings.header_timeout;
+    let mut closed = pin!(peer.listener.clone().closed());
     let deadline = tokio::time::Instant::from_std(first_head_by);
-    let connection = match tokio::time::timeout_at(deadline, builder(&settings).handshake::<_, Bytes>(io)).await {
+    let admitted = Arc::<AtomicBool>::default();
+    let io = Sips::new(io, admitted.clone());
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout_at(deadline, builder(&settings).handshake::<_, Bytes>(io)) => shaken,
+        () = closed.as_mut() => return ClosedReason::Shutdown,
+    };
+    let connection = match shaken {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return ended_by(&error),
         Err(_elapsed) => return ClosedReason::HeadTimeout,
     };
-    let mut closed = pin!(peer.listener.clone().closed());
     let mut serving = Serving {
         connection,
         peer,
         worker,
         streams: JoinSet::new(),
-        admitted: Arc::default(),
+        admitted,
         widened: false,
         closing: None,
         idle_until: first_head_by,
+        idle_reason: ClosedReason::HeadTimeout,
         keepalive: settings.keepalive_timeout,
         watchdog: Watchdog::default(),
     };
@@ -102,7 +116,7 @@ fn builder(settings: &RequestSettings) -> Builder {
 
 /// A connection and what is under way on it.
 struct Serving<S> {
-    connection: Connection<S, Bytes>,
+    connection: Connection<Sips<S>, Bytes>,
     peer: Arc<Peer>,
     worker: Arc<Worker>,
     streams: JoinSet<()>,
@@ -114,6 +128,8 @@ struct Serving<S> {
     closing: Option<ClosedReason>,
     /// When it is over unless a stream is open.
     idle_until: Instant,
+    /// Why it is over then.
+    idle_reason: ClosedReason,
     keepalive: Duration,
     watchdog: Watchdog,
 }
@@ -125,7 +141,13 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ClosedReason> {
         loop {
             self.widen();
-            match self.connection.poll_accept(cx) {
+            let full = self.reached();
+            let accepted = match full {
+                None => self.connection.poll_accept(cx),
+                Some(MOST_STRANGE_TASKS) => Poll::Pending,
+                Some(_) => self.connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
+            };
+            match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let stream = Stream::new(respond, &self.peer, &self.worker, &self.admitted);
                     self.streams.spawn(stream.serve(request));
@@ -137,15 +159,30 @@ where
             }
             while let Poll::Ready(Some(_ended)) = self.streams.poll_join_next(cx) {
                 self.idle_until = now() + if self.closing.is_some() { GOODBYE } else { self.keepalive };
+                self.idle_reason = ClosedReason::KeepaliveTimeout;
             }
-            if !self.streams.is_empty() || self.watchdog.poll_expired(self.idle_until, cx).is_pending() {
+            if full.is_some() && self.reached() != full {
+                continue;
+            }
+            if !self.streams.is_empty() || !self.is_idle_time_over(cx) {
                 return Poll::Pending;
             }
             match self.closing {
                 Some(reason) => return Poll::Ready(reason),
-                None => self.close(ClosedReason::KeepaliveTimeout),
+                None => self.close(self.idle_reason),
             }
         }
+    }
+
+    /// The bound on requests under way, where it is reached.
+    fn reached(&self) -> Option<usize> {
+        let most = if self.admitted.load(Ordering::Relaxed) { MOST_TASKS } else { MOST_STRANGE_TASKS };
+        (self.streams.len() >= most).then_some(most)
+    }
+
+    /// The clock is read here, too: a client that never stops sending keeps the timer from being asked.
+    fn is_idle_time_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.watchdog.poll_expired(self.idle_until, cx).is_ready() || now() >= self.idle_until
     }
 
     /// Tells the client to open no more streams; those that are open go on.

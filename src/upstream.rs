@@ -8,9 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
+
 pub mod balance;
 pub mod client_tls;
 pub mod connect;
+mod era;
+pub mod files;
 pub mod health;
 pub mod pool;
 pub mod registry;
@@ -21,6 +25,7 @@ pub mod stream;
 
 use client_tls::ClientTls;
 use connect::ConnectError;
+use era::Era;
 use server::{Lease, Server};
 
 /// One upstream as configured.
@@ -121,11 +126,11 @@ pub struct HealthCheck {
 pub struct Upstream {
     settings: Settings,
     servers: Box<[Arc<Server>]>,
-    tls: Option<ClientTls>,
+    /// Replaced when the TLS files are.
+    era: ArcSwap<Era>,
     turn: AtomicUsize,
-    /// Set when a newer configuration has taken over: pools then drop its connections. They share it, and its place in
-    /// memory tells this upstream of this configuration from all others for as long as a pool holds connections of it.
-    retired: Arc<AtomicBool>,
+    /// Set when a newer configuration has taken over.
+    retired: AtomicBool,
 }
 
 /// What keeps an upstream from being built.
@@ -152,8 +157,8 @@ impl Upstream {
             })?),
             None => None,
         };
-        let retired = Arc::new(AtomicBool::new(false));
-        Ok(Self { settings, servers, tls, turn: AtomicUsize::new(0), retired })
+        let era = ArcSwap::from_pointee(Era::new(tls));
+        Ok(Self { settings, servers, era, turn: AtomicUsize::new(0), retired: AtomicBool::new(false) })
     }
 
     /// Its settings: timeouts, host policy, name.
@@ -188,7 +193,31 @@ impl Upstream {
 
     /// Whether a newer configuration has taken its place.
     pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
+        self.retired.load(Ordering::SeqCst)
+    }
+
+    /// The client certificate shown to its servers: label and end.
+    pub fn client_certificate(&self) -> Option<(Box<str>, jiff::Timestamp)> {
+        self.era.load().tls.as_ref()?.certificate().cloned()
+    }
+
+    /// What connections that are opened now belong to.
+    fn era(&self) -> Guard<Arc<Era>> {
+        self.era.load()
+    }
+
+    /// Opens new connections by `tls` from here on, and uses none that was opened before.
+    fn renew(&self, tls: ClientTls) {
+        self.era.swap(Arc::new(Era::new(Some(tls)))).end();
+        // In this order: whoever retires it meanwhile ends the new era, or is seen here.
+        if self.is_retired() {
+            self.era.load().end();
+        }
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        self.era.load().end();
     }
 }
 

@@ -12,6 +12,7 @@ use crate::keyring::reload::{Loaded, ReloadOutcome};
 use crate::metrics::{KeyState, Metrics};
 use crate::tls::reload::{Reload, keep_current};
 use crate::tls::store::CertificateStore;
+use crate::upstream::files;
 use crate::upstream::health::{HealthChange, HealthReport};
 use crate::upstream::registry::Upstreams;
 
@@ -89,13 +90,18 @@ impl Observer {
         }
     }
 
-    /// Follows the certificate files of these stores, and no others any more.
-    pub(super) fn watch_certificates(&self, stores: Vec<Arc<CertificateStore>>) {
+    /// Follows the certificate files of these stores and upstreams, and no others any more.
+    pub(super) fn watch_certificates(&self, stores: Vec<Arc<CertificateStore>>, upstreams: &Arc<Upstreams>) {
         let mut tasks = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.drain(..).for_each(|task| task.abort());
-        show_expiry(&self.metrics, &stores);
+        show_expiry(&self.metrics, &stores, upstreams);
+        for upstream in upstreams.iter() {
+            let (metrics, stores, upstreams) = (self.metrics.clone(), stores.clone(), upstreams.clone());
+            let told = move || show_expiry(&metrics, &stores, &upstreams);
+            tasks.push(tokio::spawn(files::keep_current(upstream.clone(), told)).abort_handle());
+        }
         for store in stores.clone() {
-            let (metrics, all) = (self.metrics.clone(), stores.clone());
+            let (metrics, all, upstreams) = (self.metrics.clone(), stores.clone(), upstreams.clone());
             let report = move |reload: &Reload| {
                 match reload {
                     Reload::Swapped { cert, not_after } => {
@@ -103,14 +109,16 @@ impl Observer {
                     }
                     Reload::Refused(problem) => tracing::error!(%problem, "certificate refused, the old one stays"),
                 }
-                show_expiry(&metrics, &all);
+                show_expiry(&metrics, &all, &upstreams);
             };
             tasks.push(tokio::spawn(keep_current(store, Arc::new(report))).abort_handle());
         }
     }
 }
 
-fn show_expiry(metrics: &Metrics, stores: &[Arc<CertificateStore>]) {
+fn show_expiry(metrics: &Metrics, stores: &[Arc<CertificateStore>], upstreams: &Upstreams) {
     let certificates: Vec<_> = stores.iter().flat_map(|store| store.certificates()).collect();
-    metrics.set_certificates(certificates.iter().map(|certificate| (certificate.label(), certificate.not_after())));
+    let ours: Vec<_> = upstreams.iter().filter_map(|upstream| upstream.client_certificate()).collect();
+    let listeners = certificates.iter().map(|certificate| (certificate.label(), certificate.not_after()));
+    metrics.set_certificates(listeners.chain(ours.iter().map(|(label, end)| (&**label, *end))));
 }

@@ -89,7 +89,7 @@ impl Manager {
             live.running = Some(live.upstreams.start(&resolver(), &report));
             (live.listeners.admin().cloned(), live.listeners.stores(), live.listeners.all())
         };
-        app.observer.watch_certificates(stores);
+        app.observer.watch_certificates(stores, &upstreams);
         app.open.send_replace(Arc::new(open));
         let admin_address = admin.as_ref().map(|bound| bound.address().to_string());
         if let Some(bound) = admin {

@@ -3,7 +3,10 @@
 
 mod http2;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::answer_h1::H1Answer;
@@ -109,12 +112,13 @@ impl Forwarding<'_> {
             return Box::pin(self.run_http2(route, plan, down, watchdog, report)).await;
         }
         let random = self.worker.random_word();
-        let mut connection = plan.upstream.connect(&self.worker.pool, random, now()).await.map_err(refused)?;
+        let connecting = plan.upstream.connect(&self.worker.pool, random, now());
+        let mut connection = unless_gone(down, connecting).await?;
         loop {
             match self.attempt(route, plan, connection, down, watchdog, report).await {
                 Ok(forwarded) => return Ok(forwarded),
                 Err(Attempt::Failed(failed)) => return Err(failed),
-                Err(Attempt::Retry) => connection = plan.upstream.connect_new(random).await.map_err(refused)?,
+                Err(Attempt::Retry) => connection = unless_gone(down, plan.upstream.connect_new(random)).await?,
             }
         }
     }
@@ -140,8 +144,12 @@ impl Forwarding<'_> {
             Ok(relayed) => relayed,
             Err(Unanswered::Within(error)) => return Err(Attempt::Failed(Failed::Broken(error))),
             Err(Unanswered::Before(error)) => {
-                let dead = matches!(error, RelayError::UpstreamGone) && reused && !up.has_answered();
-                return Err(if dead && self.is_replayable() { Attempt::Retry } else { before_answer(error) });
+                let silent = matches!(error, RelayError::UpstreamGone) && !up.has_answered();
+                return Err(match silent.then(|| tls_fault(plan, &mut connection)).flatten() {
+                    _ if silent && reused && self.is_replayable() => Attempt::Retry,
+                    Some(rejection) => Attempt::Failed(Failed::Refused(rejection)),
+                    None => before_answer(error),
+                });
             }
         };
         if relayed.switched {
@@ -339,9 +347,43 @@ fn is_event_stream(response: Response<'_>) -> bool {
     response.fields().first("content-type").is_some_and(is)
 }
 
+/// Waits for a connection, unless the client gives up its request first: what it resets must not pile up here.
+async fn unless_gone<D: Downstream, C>(
+    down: &mut D,
+    connecting: impl Future<Output = Result<C, ConnectError>>,
+) -> Result<C, Failed> {
+    let mut connecting = pin!(connecting);
+    poll_fn(|cx| {
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(connected.map_err(refused));
+        }
+        down.poll_gone(cx).map(|()| Err(Failed::Broken(RelayError::ClientGone)))
+    })
+    .await
+}
+
 fn refused(error: ConnectError) -> Failed {
     tracing::warn!(%error, "no upstream connection");
     Failed::Refused(error.rejection())
+}
+
+/// Tells the operator why TLS with a server ended before its answer. In TLS 1.3 a server that refuses our certificate does so
+/// only now, with an alert or without.
+fn tls_fault(plan: &RoutePlan, connection: &mut UpstreamConnection) -> Option<Rejection> {
+    let (upstream, server) = (&*plan.upstream.settings().name, connection.server().clone());
+    let server = server.label();
+    match connection.stream.tls_fault() {
+        Some(error) => {
+            tracing::warn!(upstream, server, %error, "an upstream broke off TLS");
+            Some(Rejection::BadGateway("upstream_tls"))
+        }
+        None if connection.stream.is_tls() && !connection.is_reused() => {
+            let hint = "does the server want another client certificate?";
+            tracing::warn!(upstream, server, hint, "an upstream closed a new TLS connection without an answer");
+            None
+        }
+        None => None,
+    }
 }
 
 /// What the client is told when no answer has begun.

@@ -73,8 +73,8 @@ impl H2Answer {
     }
 
     fn note(&mut self, error: h2::Error) -> WireError {
-        let untouched = error.reason() == Some(Reason::REFUSED_STREAM)
-            || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR));
+        // A GOAWAY is the error of those streams alone that are above its last one, whatever its code.
+        let untouched = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
         self.refused |= untouched && !self.answered;
         failed(error)
     }

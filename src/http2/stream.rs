@@ -70,12 +70,11 @@ impl Stream {
         match exchange::run(&mut exchange, &policy, head.request(), &mut report).await {
             // Where the request was not read to its end, letting go of the stream tells the client so: RST_STREAM with
             // NO_ERROR behind the whole answer (RFC 9113 section 8.1, decision 6).
-            Outcome::Keep | Outcome::Close(_) => {}
+            Outcome::Keep => {}
+            Outcome::Close(reason) => count_end(&worker, reason),
             Outcome::Gone(reason) => {
                 exchange.wire.reset(reset_code(reason));
-                if matches!(reason, ClosedReason::KeyEnded | ClosedReason::RouteEnded) {
-                    worker.gate.metrics.connection_closed(reason);
-                }
+                count_end(&worker, reason);
             }
             // Not reached: no head of a stream is a WebSocket handshake, for none may hold `Connection`.
             Outcome::Tunnel { .. } => exchange.wire.reset(Reason::INTERNAL_ERROR),
@@ -120,6 +119,13 @@ fn read_head(parts: &http::request::Parts, has_body: bool, limits: &HeadLimits) 
         // Not reached: what was written is one whole head.
         Ok(_) => Err(Rejection::Malformed("head")),
         Err(rejection) => Err(rejection),
+    }
+}
+
+/// Counts a stream that ended with its right among the connections that did (design rule 8); others end with theirs.
+fn count_end(worker: &Worker, reason: ClosedReason) {
+    if matches!(reason, ClosedReason::KeyEnded | ClosedReason::RouteEnded) {
+        worker.gate.metrics.connection_closed(reason);
     }
 }
 

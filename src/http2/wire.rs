@@ -147,6 +147,15 @@ impl H2Wire {
         }
     }
 
+    /// Where body bytes go, once the head is out; these must fit into what it declared.
+    fn begin_send(&mut self, data: &[u8]) -> Result<&mut Sending, WireError> {
+        if self.left.is_some_and(|left| left < data.len() as u64) {
+            return Err(WireError::Malformed("body_longer_than_declared"));
+        }
+        self.send_head(false)?;
+        self.sending.as_mut().ok_or(WireError::Closed)
+    }
+
     /// Sends the head that waits, if one does.
     fn send_head(&mut self, ends: bool) -> Result<(), WireError> {
         if let Some(head) = self.head.take() {
@@ -174,12 +183,7 @@ impl Wire for H2Wire {
     }
 
     fn poll_send(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, WireError>> {
-        if self.left.is_some_and(|left| left < data.len() as u64) {
-            return Poll::Ready(Err(WireError::Malformed("body_longer_than_declared")));
-        }
-        self.send_head(false)?;
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Err(WireError::Closed)) };
-        let sent = ready!(sending.poll_send(data, cx))?;
+        let sent = ready!(self.begin_send(data)?.poll_send(data, cx))?;
         if let Some(left) = &mut self.left {
             *left -= sent as u64;
         }

@@ -64,7 +64,7 @@ impl Certificate {
             // rustls' own text tells of the form of the key, never of its bits.
             error => problem(&files.key, &format!("holds a key that cannot be used: {error}")),
         })?;
-        let label = names.first().cloned().unwrap_or_else(|| files.cert.display().to_string().into());
+        let label = label(&names, &files.cert);
         Ok(Self { key: Arc::new(key), digest: pair.digest(), names, label, not_after })
     }
 
@@ -129,6 +129,16 @@ fn read_leaf(leaf: &CertificateDer<'_>) -> Result<(Vec<Box<str>>, Timestamp), &'
     let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp())
         .map_err(|_out_of_range| "holds a certificate whose end of validity cannot be read")?;
     Ok((names, not_after))
+}
+
+/// Label and end of a certificate, by the rules of [`Certificate::label`]; `None` where it cannot be read.
+pub(crate) fn describe(leaf: &CertificateDer<'_>, file: &Path) -> Option<(Box<str>, Timestamp)> {
+    let (names, not_after) = read_leaf(leaf).ok()?;
+    Some((label(&names, file), not_after))
+}
+
+fn label(names: &[Box<str>], file: &Path) -> Box<str> {
+    names.first().cloned().unwrap_or_else(|| file.display().to_string().into())
 }
 
 fn dns_name(name: &GeneralName<'_>) -> Option<Box<str>> {

@@ -51,28 +51,36 @@ enum Refused {
 
 /// Follows the files of `store` for ever.
 pub async fn keep_current(store: Arc<CertificateStore>, report: Arc<ReloadReport>) {
-    let mut reloader = Reloader::new(store.clone());
+    keep_looking(move || Reloader::new(store.clone()), Reloader::look, |reload| report(&reload)).await;
+}
+
+/// Looks at files by `look` every [`LOOK_EVERY`], for ever, and tells what it gives. `begin` makes what knows the files, at
+/// the start and after a panic.
+pub(crate) async fn keep_looking<W, T>(begin: impl Fn() -> W, look: fn(&mut W, Instant) -> Vec<T>, told: impl Fn(T))
+where
+    W: Send + 'static,
+    T: Send + 'static,
+{
+    let mut watcher = begin();
     let mut tick = time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         // Files can hang (a network mount): never on a thread that serves.
-        let look = tokio::task::spawn_blocking(move || {
-            let reloads = reloader.look(Instant::now());
-            (reloader, reloads)
+        let looking = tokio::task::spawn_blocking(move || {
+            let news = look(&mut watcher, Instant::now());
+            (watcher, news)
         });
-        let (back, reloads) = match look.await {
+        let (back, news) = match looking.await {
             Ok(looked) => looked,
             Err(error) if error.is_panic() => {
                 tracing::error!("a look at the certificate files failed inside the gate");
-                (Reloader::new(store.clone()), Vec::new())
+                (begin(), Vec::new())
             }
             Err(_cancelled) => return,
         };
-        reloader = back;
-        for reload in &reloads {
-            report(reload);
-        }
+        watcher = back;
+        news.into_iter().for_each(&told);
     }
 }
 
@@ -159,7 +167,7 @@ fn stamps(files: &CertificateFiles) -> Look<2> {
 }
 
 /// Follows symbolic links: what counts is the file that would be read, however the link to it changed.
-fn stamp(path: &Path) -> Option<Stamp> {
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     let meta = std::fs::metadata(path).ok()?;
     Some(Stamp {
         file: (meta.dev(), meta.ino()),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{self, timeout};
 
+use super::era::Era;
 use super::pool::{Pool, PoolKey};
 use super::server::{Lease, Server};
 use super::stream::UpstreamStream;
@@ -20,6 +21,7 @@ pub struct Connection {
     /// Bytes to and from the server.
     pub stream: UpstreamStream,
     lease: Lease,
+    era: Arc<Era>,
     key: PoolKey,
     reused: bool,
 }
@@ -84,9 +86,9 @@ impl Connection {
         self.lease.server()
     }
 
-    /// Stream, group and lease, for a connection that is shared.
-    pub(super) fn into_session(self) -> (UpstreamStream, PoolKey, Lease) {
-        (self.stream, self.key, self.lease)
+    /// Stream, group, era and lease, for a connection that is shared.
+    pub(super) fn into_session(self) -> (UpstreamStream, PoolKey, Arc<Era>, Lease) {
+        (self.stream, self.key, self.era, self.lease)
     }
 
     /// Stream and lease, for a use that never goes back to the pool: a tunnel.
@@ -94,9 +96,9 @@ impl Connection {
         (self.stream, self.lease)
     }
 
-    /// Stream and group, the lease given back.
-    pub(super) fn into_idle(self) -> (UpstreamStream, PoolKey) {
-        (self.stream, self.key)
+    /// Stream, group and era, the lease given back.
+    pub(super) fn into_idle(self) -> (UpstreamStream, PoolKey, Arc<Era>) {
+        (self.stream, self.key, self.era)
     }
 }
 
@@ -119,10 +121,11 @@ impl Upstream {
     }
 
     fn idle(&self, pool: &Pool, index: usize, server: &Arc<Server>, now: Instant) -> Option<Connection> {
+        let era = self.era();
         let take = |address| {
-            let key = PoolKey::new(self, index, address);
+            let key = PoolKey::new(&era, index, address);
             let stream = pool.take(&key, now)?;
-            Some(Connection { stream, lease: Lease::new(server), key, reused: true })
+            Some(Connection { stream, lease: Lease::new(server), era: Arc::clone(&era), key, reused: true })
         };
         match server.address() {
             ServerAddress::Tcp { .. } => server.addresses().iter().find_map(|address| take(Some(*address))),
@@ -132,6 +135,7 @@ impl Upstream {
 
     /// Tries the healthy servers in turn, beginning with the one at `first`.
     pub(super) async fn open_from(&self, first: usize) -> Result<Connection, ConnectError> {
+        let era = Arc::clone(&self.era());
         let mut failed = ConnectError::NoServer;
         let (before, from) = self.servers.split_at_checked(first).unwrap_or((&[], &self.servers));
         let in_turn =
@@ -142,10 +146,10 @@ impl Upstream {
                 continue;
             }
             let lease = Lease::new(server);
-            match self.open(server).await {
+            match self.open(&era, server).await {
                 Ok((stream, address)) => {
-                    let key = PoolKey::new(self, index, address);
-                    return Ok(Connection { stream, lease, key, reused: false });
+                    let key = PoolKey::new(&era, index, address);
+                    return Ok(Connection { stream, lease, era, key, reused: false });
                 }
                 Err(error) => {
                     tracing::debug!(upstream = %self.settings.name, %error, "connect failed");
@@ -157,36 +161,40 @@ impl Upstream {
     }
 
     /// One new connection to one server, TLS included, within `connect_timeout`. Also gives the address it was made to.
-    pub(super) async fn open(&self, server: &Server) -> Result<(UpstreamStream, Option<SocketAddr>), ConnectError> {
+    pub(super) async fn open(
+        &self,
+        era: &Era,
+        server: &Server,
+    ) -> Result<(UpstreamStream, Option<SocketAddr>), ConnectError> {
         let deadline = time::Instant::now() + self.settings.connect_timeout;
         let timed_out = |_elapsed| ConnectError::Timeout { server: server.label().into() };
-        time::timeout_at(deadline, self.open_by(server, deadline)).await.map_err(timed_out)?
+        time::timeout_at(deadline, open_by(era, server, deadline)).await.map_err(timed_out)?
     }
+}
 
-    async fn open_by(
-        &self,
-        server: &Server,
-        deadline: time::Instant,
-    ) -> Result<(UpstreamStream, Option<SocketAddr>), ConnectError> {
-        let tls_error = |source| ConnectError::Tls { server: server.label().into(), source };
-        match server.address() {
-            ServerAddress::Tcp { .. } => {
-                let (tcp, address) = dial(server, deadline).await?;
-                let stream = match &self.tls {
-                    Some(tls) => UpstreamStream::Tls(Box::new(tls.handshake(tcp).await.map_err(tls_error)?)),
-                    None => UpstreamStream::Tcp(tcp),
-                };
-                Ok((stream, Some(address)))
-            }
-            ServerAddress::Unix(path) => {
-                let refused = |source| ConnectError::Refused { server: server.label().into(), source };
-                let unix = UnixStream::connect(path).await.map_err(refused)?;
-                let stream = match &self.tls {
-                    Some(tls) => UpstreamStream::TlsUnix(Box::new(tls.handshake(unix).await.map_err(tls_error)?)),
-                    None => UpstreamStream::Unix(unix),
-                };
-                Ok((stream, None))
-            }
+async fn open_by(
+    era: &Era,
+    server: &Server,
+    deadline: time::Instant,
+) -> Result<(UpstreamStream, Option<SocketAddr>), ConnectError> {
+    let tls_error = |source| ConnectError::Tls { server: server.label().into(), source };
+    match server.address() {
+        ServerAddress::Tcp { .. } => {
+            let (tcp, address) = dial(server, deadline).await?;
+            let stream = match &era.tls {
+                Some(tls) => UpstreamStream::Tls(Box::new(tls.handshake(tcp).await.map_err(tls_error)?)),
+                None => UpstreamStream::Tcp(tcp),
+            };
+            Ok((stream, Some(address)))
+        }
+        ServerAddress::Unix(path) => {
+            let refused = |source| ConnectError::Refused { server: server.label().into(), source };
+            let unix = UnixStream::connect(path).await.map_err(refused)?;
+            let stream = match &era.tls {
+                Some(tls) => UpstreamStream::TlsUnix(Box::new(tls.handshake(unix).await.map_err(tls_error)?)),
+                None => UpstreamStream::Unix(unix),
+            };
+            Ok((stream, None))
         }
     }
 }

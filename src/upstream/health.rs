@@ -86,7 +86,8 @@ pub(super) async fn probe(upstream: &Upstream, server: &Server, check: &HealthCh
     let settings = &upstream.settings;
     let limit = check.interval.min(settings.connect_timeout.saturating_add(settings.response_timeout));
     let asked = async {
-        let (stream, _) = upstream.open(server).await.map_err(|error| error.to_string())?;
+        let (stream, _) =
+            upstream.open(&Arc::clone(&upstream.era()), server).await.map_err(|error| error.to_string())?;
         let host = match &settings.host {
             HostPolicy::Literal(host) => host,
             HostPolicy::Keep | HostPolicy::Upstream => server.authority(),

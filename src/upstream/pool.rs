@@ -6,27 +6,27 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Upstream;
 use super::connect::Connection;
+use super::era::Era;
 use super::stream::UpstreamStream;
 
-/// What makes connections equal: the upstream of one configuration, the server, and the address it had when connected.
+/// What makes connections equal: the era of an upstream, the server, and the address it had when connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolKey {
-    /// Where the upstream's `retired` flag lies. A group holds that flag, so no other upstream can get the same place while
-    /// there are connections to find under it.
-    upstream: usize,
+    /// Where the era lies. A group and every connection hold it, so no other can get the same place while there are
+    /// connections to find under it.
+    era: usize,
     server: usize,
     address: Option<SocketAddr>,
 }
 
 impl PoolKey {
-    pub(super) fn new(upstream: &Upstream, server: usize, address: Option<SocketAddr>) -> Self {
-        Self { upstream: Arc::as_ptr(&upstream.retired).addr(), server, address }
+    pub(super) fn new(era: &Arc<Era>, server: usize, address: Option<SocketAddr>) -> Self {
+        Self { era: Arc::as_ptr(era).addr(), server, address }
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -55,7 +55,7 @@ struct Shelves {
 
 #[derive(Debug)]
 struct Group {
-    retired: Arc<AtomicBool>,
+    era: Arc<Era>,
     /// Oldest first.
     idle: VecDeque<Idle>,
 }
@@ -65,9 +65,6 @@ struct Idle {
     stream: UpstreamStream,
     expires: Instant,
 }
-
-/// How often [`Pool::keep_swept`] looks.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Pool {
     /// An empty pool that holds at most `most_idle` connections over all upstreams.
@@ -79,18 +76,13 @@ impl Pool {
     /// the oldest of the same group, or of this one.
     pub fn put(&self, upstream: &Upstream, connection: Connection, now: Instant) {
         let keep = upstream.settings.keepalive_timeout;
-        if keep.is_zero() || upstream.is_retired() {
-            return;
-        }
-        let (stream, key) = connection.into_idle();
-        if key != PoolKey::new(upstream, key.server, key.address) {
-            debug_assert!(false, "a connection goes back to the upstream it came from");
+        let (stream, key, era) = connection.into_idle();
+        if keep.is_zero() || era.is_over() {
             return;
         }
         let mut shelves = self.shelves();
         let full = shelves.count >= self.most_idle;
-        let retired = || Group { retired: upstream.retired.clone(), idle: VecDeque::new() };
-        let group = shelves.groups.entry(key).or_insert_with(retired);
+        let group = shelves.groups.entry(key).or_insert_with(|| Group { era, idle: VecDeque::new() });
         if full && group.idle.pop_front().is_none() {
             return;
         }
@@ -114,27 +106,17 @@ impl Pool {
         None
     }
 
-    /// Drops connections that are past their time, closed by the server or left over from an older configuration.
+    /// Drops connections that are past their time, closed by the server or left over from an older era.
     pub fn sweep(&self, now: Instant) {
         let mut shelves = self.shelves();
         shelves.groups.retain(|_, group| {
-            if group.retired.load(Ordering::Relaxed) {
+            if group.era.is_over() {
                 return false;
             }
             group.idle.retain_mut(|idle| now < idle.expires && idle.stream.is_quiet());
             !group.idle.is_empty()
         });
         shelves.count = shelves.groups.values().map(|group| group.idle.len()).sum();
-    }
-
-    /// Sweeps once a second, for ever; run it on the worker whose pool this is.
-    pub async fn keep_swept(&self) {
-        let mut tick = tokio::time::interval(SWEEP_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            self.sweep(Instant::now());
-        }
     }
 
     /// Idle connections held now.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
@@ -139,7 +138,7 @@ impl Drop for Running {
             task.abort();
         }
         for upstream in &self.upstreams {
-            upstream.retired.store(true, Ordering::Relaxed);
+            upstream.retire();
         }
     }
 }

@@ -2,20 +2,25 @@
 //! the connections of `pool` but shared: a request takes a place on one, and another is opened only when all are full.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
-use tokio::time::timeout;
+use h2::client::{Builder, Connection, SendRequest};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{sleep, timeout};
 
-use super::Upstream;
 use super::connect::ConnectError;
+use super::era::Era;
 use super::pool::PoolKey;
 use super::server::{Lease, Server};
+use super::stream::UpstreamStream;
+use super::{Settings, Upstream};
 use crate::http1::response::MAX_RESPONSE_HEAD_BYTES;
 
 /// Most requests on one connection, whatever the server allows.
@@ -26,20 +31,30 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const WINDOW: u32 = STREAM_WINDOW * 100;
 /// Most bytes of a request body held per stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// What a connection allows before its server has said how many streams it takes; no server can say as much.
+const UNTOLD: usize = usize::MAX - 1;
 
 /// The HTTP/2 connections of one worker.
 #[derive(Debug, Default)]
 pub struct Sessions {
     // Uncontended, as in `pool`.
-    groups: Mutex<HashMap<PoolKey, Group>>,
+    shelves: Mutex<Shelves>,
 }
 
-/// Connections to one server of one upstream of one configuration.
+#[derive(Debug, Default)]
+struct Shelves {
+    groups: HashMap<PoolKey, Group>,
+    /// Connections opened so far: each has its number.
+    opened: u64,
+}
+
+/// Connections to one server of one era of an upstream.
 #[derive(Debug)]
 struct Group {
-    retired: Arc<AtomicBool>,
+    era: Arc<Era>,
     keepalive: Duration,
-    /// Held while a connection is opened, so that many requests at once open one and not many.
+    /// Held while a connection is opened and until its server has said how many streams it takes, so that many requests at
+    /// once open as many connections as they need and no more.
     opening: Arc<tokio::sync::Mutex<()>>,
     sessions: Vec<Session>,
 }
@@ -51,6 +66,7 @@ struct Session {
     /// One more reference for each request on it.
     places: Arc<()>,
     used: Instant,
+    number: u64,
 }
 
 /// A request's place on a connection.
@@ -81,34 +97,54 @@ impl Upstream {
     /// reached is passed over as by [`Upstream::connect`].
     pub async fn place(&self, sessions: &Sessions, random: u64, now: Instant) -> Result<Place, ConnectError> {
         let first = self.choose(random).ok_or(ConnectError::NoServer)?;
-        if let Some(place) = sessions.take(self, first, now) {
+        if let Some(place) = sessions.take(self, first, 0, now) {
             return Ok(place);
         }
-        Box::pin(self.open_place(sessions, first, now)).await
+        Box::pin(self.open_place(sessions, first, 0, now)).await
     }
 
-    /// A place on a new connection, for the one retry.
-    pub async fn place_on_new(&self, sessions: &Sessions, random: u64, now: Instant) -> Result<Place, ConnectError> {
+    /// A place on a new connection, for the one retry: one that was opened after the first `opened` ones. Requests that
+    /// failed together go to the same.
+    pub async fn place_on_new(
+        &self,
+        sessions: &Sessions,
+        random: u64,
+        opened: u64,
+        now: Instant,
+    ) -> Result<Place, ConnectError> {
         let first = self.choose(random).ok_or(ConnectError::NoServer)?;
-        Box::pin(self.open_session(sessions, first, now)).await
+        Box::pin(self.open_place(sessions, first, opened, now)).await
     }
 
-    async fn open_place(&self, sessions: &Sessions, first: usize, now: Instant) -> Result<Place, ConnectError> {
+    async fn open_place(
+        &self,
+        sessions: &Sessions,
+        first: usize,
+        opened: u64,
+        now: Instant,
+    ) -> Result<Place, ConnectError> {
         let opening = sessions.opening(self, first);
         let label = || self.servers.get(first).map(|server| server.label().into()).unwrap_or_default();
-        let turn = timeout(self.settings.connect_timeout, opening.lock()).await;
-        let _turn = turn.map_err(|_elapsed| ConnectError::Timeout { server: label() })?;
-        match sessions.take(self, first, now) {
+        let turn = timeout(self.settings.connect_timeout, opening.lock_owned()).await;
+        let turn = turn.map_err(|_elapsed| ConnectError::Timeout { server: label() })?;
+        match sessions.take(self, first, opened, now) {
             Some(place) => Ok(place),
-            None => self.open_session(sessions, first, now).await,
+            None => self.open_session(sessions, first, turn, now).await,
         }
     }
 
-    async fn open_session(&self, sessions: &Sessions, first: usize, now: Instant) -> Result<Place, ConnectError> {
+    async fn open_session(
+        &self,
+        sessions: &Sessions,
+        first: usize,
+        turn: OwnedMutexGuard<()>,
+        now: Instant,
+    ) -> Result<Place, ConnectError> {
         let connection = self.open_from(first).await?;
         let server = connection.server().clone();
-        let (stream, key, lease) = connection.into_session();
+        let (stream, key, era, lease) = connection.into_session();
         let handshake = Builder::new()
+            .initial_max_send_streams(UNTOLD)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(MAX_RESPONSE_HEAD_BYTES as u32)
@@ -119,23 +155,55 @@ impl Upstream {
         let shaken = shaken.map_err(|_elapsed| ConnectError::Timeout { server: server.label().into() })?;
         let (send, connection) = shaken.map_err(|error| ConnectError::Refused {
             server: server.label().into(),
-            source: std::io::Error::other(error),
+            source: io::Error::other(error),
         })?;
-        let label = server.label().to_owned();
-        // Ends when the server closes, or when nobody can open a stream on it any more and all have ended.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(server = label, %error, "an HTTP/2 connection to an upstream ended");
-            }
-        });
-        Ok(sessions.put(self, key, send, lease, now))
+        let Settings { name, connect_timeout, keepalive_timeout: keepalive, .. } = &self.settings;
+        tokio::spawn(drive(connection, turn, *connect_timeout, name.clone(), server));
+        Ok(sessions.put(era, *keepalive, key, send, lease, now))
+    }
+}
+
+/// Drives a connection until the server closes it, or nobody can open a stream on it any more and all have ended. Keeps the
+/// `turn` to open connections until the server has said how many streams it takes, or was given the time to.
+async fn drive(
+    connection: Connection<UpstreamStream, Bytes>,
+    turn: OwnedMutexGuard<()>,
+    patience: Duration,
+    upstream: Arc<str>,
+    server: Arc<Server>,
+) {
+    let (mut turn, mut connection) = (Some(turn), pin!(connection));
+    let mut late = pin!(sleep(patience));
+    let ended = poll_fn(|cx| {
+        let ended = connection.as_mut().poll(cx);
+        if turn.is_some() && (connection.max_concurrent_send_streams() != UNTOLD || late.as_mut().poll(cx).is_ready()) {
+            turn = None;
+        }
+        ended
+    });
+    let ended = ended.await;
+    let told = connection.max_concurrent_send_streams() != UNTOLD;
+    let (upstream, server) = (&*upstream, server.label());
+    match ended {
+        // An alert that refuses our certificate may be lost with the reset that follows it.
+        ended if !told => {
+            let error = ended.err().map(|error| error.to_string());
+            let hint = "it may not speak HTTP/2, or not like our certificate";
+            tracing::warn!(upstream, server, error, hint, "an upstream ended a connection before it spoke HTTP/2");
+        }
+        Err(error) if error.get_io().is_none_or(|error| error.kind() == io::ErrorKind::InvalidData) => {
+            tracing::warn!(upstream, server, %error, "an HTTP/2 connection to an upstream broke");
+        }
+        // Many servers close what was idle without a word.
+        Err(error) => tracing::debug!(upstream, server, %error, "an HTTP/2 connection to an upstream ended"),
+        Ok(()) => {}
     }
 }
 
 impl Sessions {
     /// Opens no more streams on the connection that `place` is on: it gave no answer in time, or broke.
     pub fn discard(&self, place: &Place) {
-        if let Some(group) = self.groups().get_mut(&place.key) {
+        if let Some(group) = self.shelves().groups.get_mut(&place.key) {
             group.sessions.retain(|session| !Arc::ptr_eq(&session.places, &place.places));
         }
     }
@@ -143,58 +211,74 @@ impl Sessions {
     /// Lets go of connections that ended, that nobody used for the upstream's `keepalive_timeout`, or that are left over from
     /// an older configuration; requests on them go on.
     pub fn sweep(&self, now: Instant) {
-        self.groups().retain(|_, group| {
+        self.shelves().groups.retain(|_, group| {
             for session in group.sessions.iter_mut().filter(|session| session.streams() > 0) {
                 session.used = now;
             }
-            let retired = group.retired.load(Ordering::Relaxed);
-            group.sessions.retain_mut(|session| !retired && session.is_open() && now < session.used + group.keepalive);
-            !retired
+            let over = group.era.is_over();
+            group.sessions.retain_mut(|session| !over && session.is_open() && now < session.used + group.keepalive);
+            !over
         });
     }
 
-    /// A place on the first connection that has one, as far as can be told without asking the server.
-    fn take(&self, upstream: &Upstream, index: usize, now: Instant) -> Option<Place> {
+    /// Connections opened so far.
+    pub fn opened(&self) -> u64 {
+        self.shelves().opened
+    }
+
+    /// A place on the first connection that has one, of those that were opened after the first `opened`, as far as can be
+    /// told without asking the server.
+    fn take(&self, upstream: &Upstream, index: usize, opened: u64, now: Instant) -> Option<Place> {
         let server = upstream.servers.get(index)?;
-        let key = PoolKey::new(upstream, index, None);
-        let mut groups = self.groups();
-        let group = groups.get_mut(&key)?;
+        let key = PoolKey::new(&upstream.era(), index, None);
+        let mut shelves = self.shelves();
+        let group = shelves.groups.get_mut(&key)?;
         group.sessions.retain_mut(Session::is_open);
         let addresses = server.addresses();
         let current = |address: &Option<SocketAddr>| address.is_none_or(|address| addresses.contains(&address));
-        let session = group.sessions.iter_mut().find(|session| session.has_room() && current(&session.address))?;
+        let fits = |session: &&mut Session| session.number > opened && session.has_room() && current(&session.address);
+        let session = group.sessions.iter_mut().find(fits)?;
         session.used = now;
         let (send, places) = (session.send.clone(), session.places.clone());
         Some(Place { send, lease: Lease::new(server), key, places, reused: true })
     }
 
-    fn put(&self, upstream: &Upstream, key: PoolKey, send: SendRequest<Bytes>, lease: Lease, now: Instant) -> Place {
-        let places = Arc::new(());
-        let session = Session { send: send.clone(), address: key.address(), places: places.clone(), used: now };
+    fn put(
+        &self,
+        era: Arc<Era>,
+        keepalive: Duration,
+        key: PoolKey,
+        send: SendRequest<Bytes>,
+        lease: Lease,
+        now: Instant,
+    ) -> Place {
+        let mut shelves = self.shelves();
+        shelves.opened += 1;
+        let (places, number) = (Arc::new(()), shelves.opened);
+        let session = Session { send: send.clone(), address: key.address(), places: places.clone(), used: now, number };
         let key = key.without_address();
-        if !upstream.is_retired() {
-            let mut groups = self.groups();
-            groups.entry(key).or_insert_with(|| Group::new(upstream)).sessions.push(session);
+        if !era.is_over() {
+            shelves.groups.entry(key).or_insert_with(|| Group::new(era, keepalive)).sessions.push(session);
         }
         Place { send, lease, key, places, reused: false }
     }
 
     fn opening(&self, upstream: &Upstream, index: usize) -> Arc<tokio::sync::Mutex<()>> {
-        let mut groups = self.groups();
-        let key = PoolKey::new(upstream, index, None);
-        groups.entry(key).or_insert_with(|| Group::new(upstream)).opening.clone()
+        let era = Arc::clone(&upstream.era());
+        let key = PoolKey::new(&era, index, None);
+        let group = || Group::new(era, upstream.settings.keepalive_timeout);
+        self.shelves().groups.entry(key).or_insert_with(group).opening.clone()
     }
 
     /// A panic while the lock was held leaves nothing half done that the next sweep does not mend.
-    fn groups(&self) -> MutexGuard<'_, HashMap<PoolKey, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Group {
-    fn new(upstream: &Upstream) -> Self {
-        let keepalive = upstream.settings.keepalive_timeout;
-        Self { retired: upstream.retired.clone(), keepalive, opening: Arc::default(), sessions: Vec::new() }
+    fn new(era: Arc<Era>, keepalive: Duration) -> Self {
+        Self { era, keepalive, opening: Arc::default(), sessions: Vec::new() }
     }
 }
 
@@ -205,7 +289,8 @@ impl Session {
     }
 
     fn has_room(&self) -> bool {
-        self.streams() < self.send.current_max_send_streams().min(MAX_STREAMS)
+        let allowed = self.send.current_max_send_streams();
+        allowed != UNTOLD && self.streams() < allowed.min(MAX_STREAMS)
     }
 
     /// Whether it may open streams: not closed, and not told to go.

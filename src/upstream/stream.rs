@@ -64,6 +64,22 @@ impl UpstreamStream {
         protocol == Some(b"h2")
     }
 
+    /// Whether it is TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::TlsUnix(_))
+    }
+
+    /// What broke TLS off, if that is what ended the connection: the server's alert, where it sent one. In TLS 1.3 a server
+    /// that refuses our certificate says so only after the handshake (RFC 8446 section 4.4.2.4).
+    pub fn tls_fault(&mut self) -> Option<rustls::Error> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            // A session that failed gives the same error for ever.
+            Self::Tls(stream) => stream.get_mut().1.process_new_packets().err(),
+            Self::TlsUnix(stream) => stream.get_mut().1.process_new_packets().err(),
+        }
+    }
+
     /// Whether an idle connection is still what it was: open, and nothing has come. Asks the system and not the reactor, which
     /// may not have looked for a while: a late byte of one answer must never begin the next, nor a request be lost to a
     /// connection that is closed already. Bytes of TLS that are there may be consumed: not quiet means not usable.

@@ -28,6 +28,8 @@ mod grpc; // HTTP/2 towards upstreams, and gRPC end to end
 mod hostile_upstream; // answers that break every rule
 mod http; // HTTP/1 as clients use it: interim answers, Expect, pipelines, early answers
 mod http2; // HTTP/2 towards clients: the same answers, bounds, hostile frames
+mod http2_limits; // what bounds a client on HTTP/2: limits, deadlines, floods, memory
+mod http2_upstream; // sessions to upstreams: ALPN, GOAWAY, limits of streams, reload, TLS files
 mod identity; // what the upstream is told of the caller, and that no client can say it
 mod keyfiles; // what can stand where the key file was, and changes that nothing notifies of
 mod keyreload; // the key file changes under a running gate

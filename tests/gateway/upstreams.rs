@@ -259,7 +259,7 @@ fn a_server_that_does_not_answer_is_504_in_the_time_configured() {
 }
 
 /// A listener that nobody accepts from, and the connections that fill its queue.
-fn socket_with_full_queue() -> (TcpListener, Vec<std::net::TcpStream>) {
+pub fn socket_with_full_queue() -> (TcpListener, Vec<std::net::TcpStream>) {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, Forwarded, Forwarding, Unanswered, before_answer, refused};
+use super::{Attempt, Forwarded, Forwarding, Unanswered, before_answer, unless_gone};
 use crate::engine::connection::now;
 use crate::engine::policy::RoutePlan;
 use crate::engine::relay::{Answering, RelayError};
@@ -29,13 +29,14 @@ impl Forwarding<'_> {
         report: &mut Report<'_>,
     ) -> Result<Forwarded, Failed> {
         let (random, sessions) = (self.worker.random_word(), &self.worker.sessions);
-        let place = plan.upstream.place(sessions, random, now()).await.map_err(refused)?;
+        let place = unless_gone(down, plan.upstream.place(sessions, random, now())).await?;
         match self.attempt_http2(route, plan, place, down, watchdog, report).await {
             Err(Attempt::Retry) => {}
             Ok(forwarded) => return Ok(forwarded),
             Err(Attempt::Failed(failed)) => return Err(failed),
         }
-        let place = plan.upstream.place_on_new(sessions, random, now()).await.map_err(refused)?;
+        let opened = sessions.opened();
+        let place = unless_gone(down, plan.upstream.place_on_new(sessions, random, opened, now())).await?;
         match self.attempt_http2(route, plan, place, down, watchdog, report).await {
             Err(Attempt::Retry) => Err(Failed::Refused(Rejection::BadGateway("upstream_refused_stream"))),
             Ok(forwarded) => Ok(forwarded),

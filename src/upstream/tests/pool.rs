@@ -180,18 +180,3 @@ async fn a_retired_upstream_leaves_the_pool() {
     pool.put(upstream, busy, now);
     assert!(pool.is_empty(), "busy ones go when they are done");
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_sweeper_runs_by_itself() {
-    let (listener, address) = listen().await;
-    let (upstream, pool) = (build(settings(&[address])), Arc::new(Pool::new(8)));
-    let (idle, far) = pair(&upstream, &pool, &listener).await;
-    pool.put(&upstream, idle, Instant::now());
-    let sweeper = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.keep_swept().await }
-    });
-    drop(far);
-    eventually(|| pool.is_empty()).await;
-    sweeper.abort();
-}

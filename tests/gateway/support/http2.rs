@@ -236,13 +236,18 @@ impl Frame {
     }
 }
 
-/// A connection that sends raw frames.
-pub struct RawClient {
-    stream: StreamOwned<ClientConnection, TcpStream>,
-    buffer: Vec<u8>,
+/// One end of a connection that sends raw frames.
+pub struct RawPeer<S> {
+    /// The bytes' way.
+    pub stream: S,
+    /// Bytes read and not used.
+    pub buffer: Vec<u8>,
 }
 
-impl RawClient {
+/// A client's.
+pub type RawClient = RawPeer<StreamOwned<ClientConnection, TcpStream>>;
+
+impl<S: Read + Write> RawPeer<S> {
     /// Sends raw bytes; a gate that closed already is no error here.
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
         let _ = self.stream.write_all(bytes);

@@ -76,6 +76,11 @@ impl Authority {
     /// An origin behind TLS for `names`: it answers 200 with the server name it was asked for and whether the client showed a
     /// certificate; with `client_certificate` it asks for one of this authority.
     pub fn origin(&self, names: &[&str], client_certificate: bool) -> TlsOrigin {
+        TlsOrigin::start(self.server(names, client_certificate, &[]))
+    }
+
+    /// What a server for `names` is configured with, by ALPN `protocols`; see [`Self::origin`].
+    pub fn server(&self, names: &[&str], client_certificate: bool, protocols: &[&str]) -> Arc<ServerConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone());
         let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -89,7 +94,9 @@ impl Authority {
         let (cert, key) = self.issue(names);
         let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        TlsOrigin::start(Arc::new(builder.with_single_cert(chain, key).unwrap()))
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 }
 

@@ -23,6 +23,7 @@ const SAME_LAYER: &[(&str, &str, &str)] = &[
     ("admin", "metrics", "shows them"),
     ("own_log", "access_log", "shares its writer and its settings"),
     ("listener", "tls", "a listener's settings hold its certificates"),
+    ("upstream", "tls", "its TLS files are followed as certificates are"),
     ("engine", "access_log", "writes the line of a request"),
     ("engine", "listener", "accepts from it"),
     ("engine", "metrics", "counts"),
