@@ -1,6 +1,7 @@
 //! Forwarding: an admitted request goes to a server of its route's upstream, and the answer comes back. Takes an `Admitted`,
 //! so that nothing else can be forwarded (design rule 1).
 
+mod fault;
 mod http2;
 
 use std::future::{Future, poll_fn};
@@ -145,7 +146,7 @@ impl Forwarding<'_> {
             Err(Unanswered::Within(error)) => return Err(Attempt::Failed(Failed::Broken(error))),
             Err(Unanswered::Before(error)) => {
                 let silent = matches!(error, RelayError::UpstreamGone) && !up.has_answered();
-                return Err(match silent.then(|| tls_fault(plan, &mut connection)).flatten() {
+                return Err(match silent.then(|| fault::tls(plan, &mut connection)).flatten() {
                     _ if silent && reused && self.is_replayable() => Attempt::Retry,
                     Some(rejection) => Attempt::Failed(Failed::Refused(rejection)),
                     None => before_answer(error),
@@ -365,25 +366,6 @@ async fn unless_gone<D: Downstream, C>(
 fn refused(error: ConnectError) -> Failed {
     tracing::warn!(%error, "no upstream connection");
     Failed::Refused(error.rejection())
-}
-
-/// Tells the operator why TLS with a server ended before its answer. In TLS 1.3 a server that refuses our certificate does so
-/// only now, with an alert or without.
-fn tls_fault(plan: &RoutePlan, connection: &mut UpstreamConnection) -> Option<Rejection> {
-    let (upstream, server) = (&*plan.upstream.settings().name, connection.server().clone());
-    let server = server.label();
-    match connection.stream.tls_fault() {
-        Some(error) => {
-            tracing::warn!(upstream, server, %error, "an upstream broke off TLS");
-            Some(Rejection::BadGateway("upstream_tls"))
-        }
-        None if connection.stream.is_tls() && !connection.is_reused() => {
-            let hint = "does the server want another client certificate?";
-            tracing::warn!(upstream, server, hint, "an upstream closed a new TLS connection without an answer");
-            None
-        }
-        None => None,
-    }
 }
 
 /// What the client is told when no answer has begun.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Most bytes read in one turn before the connection's first admission.
-const SIP: usize = 1024;
+const SIP: usize = 512;
 
 /// A transport that is read in sips until `admitted`.
 pub(super) struct Sips<S> {
