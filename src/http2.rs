@@ -35,7 +35,7 @@ const MAX_STREAMS: u32 = 100;
 /// Requests of a connection under way at once, those among them that the client gave up and that are still being put away.
 /// Beyond it no stream is looked at, and the crate counts those that are reset.
 const MOST_TASKS: usize = 2 * MAX_STREAMS as usize;
-/// The same before its first admission: then nothing more is even read until they are refused, which waits for nobody.
+/// The same before the first admission of a key: then nothing more is even read until they are refused, which waits for nobody.
 const MOST_STRANGE_TASKS: usize = 8;
 /// Window of a connection, and of each of its streams, before its first admission (decision 35): all that a stranger can
 /// make the gate hold of bodies.
@@ -120,7 +120,7 @@ struct Serving<S> {
     peer: Arc<Peer>,
     worker: Arc<Worker>,
     streams: JoinSet<()>,
-    /// Set by the first stream that is admitted.
+    /// Set by the first stream whose key is admitted; what needs no key leaves the client a stranger.
     admitted: Arc<AtomicBool>,
     /// Whether the windows were opened for it.
     widened: bool,

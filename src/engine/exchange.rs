@@ -102,7 +102,9 @@ async fn decide_and_forward<C: Client>(
         Err(refused) => return reply::refuse(client, policy, request, *refused, report).await,
     };
     note_admitted(report, &admitted);
-    client.admitted();
+    if admitted.principal().is_some() {
+        client.admitted();
+    }
     if let Some(login) = admitted.login() {
         return reply::log_in(client, policy, request, login, report).await;
     }

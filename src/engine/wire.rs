@@ -46,6 +46,10 @@ pub(crate) trait Wire {
     /// Marks the first `count` bytes of [`Self::data`] as used.
     fn consume(&mut self, count: usize);
 
+    /// Takes what else of the body has come, where it would lie in many small pieces until it is asked for. Asked while the
+    /// other side takes nothing; holds no more than flow control let in.
+    fn gather(&mut self, _cx: &mut Context<'_>) {}
+
     /// The trailers of the body that was read, once it is over.
     fn trailers(&self) -> &Trailers;
 

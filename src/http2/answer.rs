@@ -98,6 +98,12 @@ impl Wire for H2Answer {
         }
     }
 
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        if let Some(receiving) = &mut self.receiving {
+            receiving.gather(cx);
+        }
+    }
+
     fn trailers(&self) -> &Trailers {
         self.receiving.as_ref().map(Receiving::trailers).unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderValue, Response, StatusCode};
@@ -19,6 +19,10 @@ use crate::http1::write;
 pub(crate) struct Receiving {
     body: RecvStream,
     data: Bytes,
+    /// What came behind `data` while the other side took nothing.
+    gathered: BytesMut,
+    /// What came behind that.
+    fault: Option<WireError>,
     trailers: Option<BodyDecoder>,
     over: bool,
     sender: Sender,
@@ -45,15 +49,21 @@ pub(crate) struct H2Wire {
 
 impl Receiving {
     pub(crate) fn new(body: RecvStream, sender: Sender) -> Self {
-        Self { body, data: Bytes::new(), trailers: None, over: false, sender }
+        Self { body, data: Bytes::new(), gathered: BytesMut::new(), fault: None, trailers: None, over: false, sender }
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.data.is_empty() && (self.over || self.body.is_end_stream())
+        self.data.is_empty() && self.gathered.is_empty() && (self.over || self.body.is_end_stream())
     }
 
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, WireError>> {
+        if self.data.is_empty() {
+            self.data = std::mem::take(&mut self.gathered).freeze();
+        }
         while self.data.is_empty() {
+            if let Some(fault) = self.fault.take() {
+                return Poll::Ready(Err(fault));
+            }
             if self.over {
                 return Poll::Ready(Ok(Fill::End));
             }
@@ -69,6 +79,20 @@ impl Receiving {
             }
         }
         Poll::Ready(Ok(Fill::Data))
+    }
+
+    /// The crate counts some 256 bytes for each small frame that waits with it, by connection, and ends the connection of
+    /// them all where there are too many: a dozen readers that stall would end it for the others. Here only bytes count,
+    /// and those the stream's window bounds: it opens again as they are used.
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
+        while self.fault.is_none() && !self.over {
+            match self.body.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.gathered.extend_from_slice(&data),
+                Poll::Ready(Some(Err(error))) => self.fault = Some(failed(error)),
+                // The trailers wait for their turn.
+                Poll::Ready(None) | Poll::Pending => return,
+            }
+        }
     }
 
     pub(crate) fn data(&self) -> &[u8] {
@@ -176,6 +200,10 @@ impl Wire for H2Wire {
 
     fn consume(&mut self, count: usize) {
         self.receiving.consume(count);
+    }
+
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        self.receiving.gather(cx);
     }
 
     fn trailers(&self) -> &Trailers {

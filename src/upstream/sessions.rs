@@ -29,6 +29,9 @@ const MAX_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Bytes of all answers of a connection: so many that clients who do not read hold up none of the others.
 const WINDOW: u32 = STREAM_WINDOW * 100;
+/// What small frames may cost, by the crate's count, from when they arrive until their streams take them in: 125,000 at
+/// most, which is more than one turn of the connection reads. More of them end the connection for all that share it.
+const SMALL_FRAMES: usize = 2 * WINDOW as usize;
 /// Most bytes of a request body held per stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// What a connection allows before its server has said how many streams it takes; no server can say as much.
@@ -147,6 +150,7 @@ impl Upstream {
             .initial_max_send_streams(UNTOLD)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
+            .data_frame_budget(SMALL_FRAMES)
             .max_header_list_size(MAX_RESPONSE_HEAD_BYTES as u32)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)

@@ -10,8 +10,8 @@ use http::Response;
 
 use crate::bodies::memory;
 use crate::support::http2::{
-    END_HEADERS, END_STREAM, GOAWAY, H2Client, HEADERS, PING, RST_STREAM, RawClient, SETTINGS, TlsGate, answer, block,
-    frame, read_body,
+    END_HEADERS, END_STREAM, GOAWAY, H2Client, HEADERS, PING, RST_STREAM, RawClient, SETTINGS, TlsGate, WINDOW_UPDATE,
+    answer, block, frame, read_body,
 };
 use crate::support::http2_origin::{H2Origin, config_http2};
 use crate::support::origin::{Answer, Origin};
@@ -219,6 +219,42 @@ fn extended_connect_reaches_nobody() {
     let reset = client.read_until(|frame| matches!(frame.kind, HEADERS | RST_STREAM)).expect("an end");
     assert_eq!((reset.kind, reset.code()), (RST_STREAM, 1), "PROTOCOL_ERROR (RFC 8441 section 3)");
     assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn what_needs_no_key_opens_no_wider_window() {
+    let origin = Origin::ok();
+    let routes =
+        "  - { path: /, upstream: app, cors_preflight: true }\n  - { path: /public, upstream: app, access: public }\n";
+    let gate = TlsGate::start(&config_with(&origin, routes, ""));
+    let mut client = gate.connect_raw();
+    client.frame(SETTINGS, 1, 0, b"");
+    let preflight: [(&[u8], &[u8]); 6] = [
+        (b":method", b"OPTIONS"),
+        (b":scheme", b"https"),
+        (b":authority", b"gate.test"),
+        (b":path", b"/"),
+        (b"origin", b"https://page.test"),
+        (b"access-control-request-method", b"GET"),
+    ];
+    let public: [(&[u8], &[u8]); 4] =
+        [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"gate.test"), (b":path", b"/public")];
+    let keyed = get(&[(b"x-api-key", ALICE.as_bytes())]);
+    for (at, (name, head, wide)) in
+        [("public", block(&public), false), ("preflight", block(&preflight), false), ("a key", keyed, true)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut widened = false;
+        client.frame(HEADERS, END_STREAM | END_HEADERS, 2 * at as u32 + 1, &head);
+        eventually("it reached the server", || (origin.requests().len() == at + 1).then_some(()));
+        let answered = client.read_until(|frame| {
+            widened |= frame.kind == WINDOW_UPDATE && frame.stream == 0;
+            frame.kind == HEADERS
+        });
+        assert!(answered.is_some(), "{name}");
+        assert_eq!(widened, wide, "{name}");
+    }
 }
 
 /// What each of many strangers makes the gate hold, in KiB: now, and at its highest. Each opens 99 streams with `fields` behind

@@ -1,20 +1,24 @@
 //! Sessions to HTTP/2 upstreams: how they begin, are shared, are lost and end; and the TLS that they, and HTTP/1, stand on.
 
 use std::fs;
+use std::future::poll_fn;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::Response;
 
 use crate::support::client::{get, request};
 use crate::support::gateway::Gateway;
-use crate::support::http2::{END_HEADERS, END_STREAM, GOAWAY, H2Client, HEADERS, RawPeer, TlsGate, answer};
+use crate::support::http2::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, H2Client, HEADERS, RawPeer, SETTINGS, TlsGate, WINDOW_UPDATE, answer, block,
+    read_body,
+};
 use crate::support::http2_origin::{H2Origin, config_http2, config_http2_at, raw_origin};
 use crate::support::origin::{Answer, Origin};
 use crate::support::pki::Authority;
-use crate::support::{ALICE, KEYS, eventually};
+use crate::support::{ALICE, BOB, KEYS, eventually};
 
 const KEY: [(&str, &str); 1] = [("x-api-key", ALICE)];
 
@@ -296,4 +300,68 @@ fn replaced_tls_files_of_an_upstream_are_used_all_together_or_not_at_all() {
         fs::write(gate.path("ca.pem"), &stranger.pem).unwrap();
         eventually("the server is not trusted any more", || (ask(&gate) == 502).then_some(()));
     }
+}
+
+#[test]
+fn stalled_readers_of_small_messages_end_no_session_of_others() {
+    const STALLED: usize = 20;
+    const MESSAGE: &[u8] = &[b'm'; 50];
+    /// As many messages as a window of 128 KiB has room for.
+    const MESSAGES: usize = 128 * 1024 / MESSAGE.len();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let origin = H2Origin::start(100, move |request, mut respond, _| {
+        let sent = count.clone();
+        async move {
+            let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
+            if request.uri().path() == "/small" {
+                for _ in 0..MESSAGES {
+                    stream.reserve_capacity(MESSAGE.len());
+                    while stream.capacity() < MESSAGE.len() {
+                        let Some(Ok(_)) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+                    }
+                    if stream.send_data(MESSAGE.into(), false).is_err() {
+                        return;
+                    }
+                    sent.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            let Ok((body, _)) = read_body(request.into_body()).await else { return };
+            let _ = stream.send_data(body.into(), true);
+        }
+    });
+    let gate = TlsGate::start(&config_http2(&origin, "", "threads: 1\n"));
+    let mut other = gate.connect();
+    let (response, mut body) = other.open(H2Client::head("POST", "/echo", &[("x-api-key", BOB)]), false);
+    let response = other.wait(response).expect("an answer begins");
+    // They take the head of their answer and none of its body.
+    let mut stalled = gate.connect_raw();
+    stalled.frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for stream in 0..STALLED as u32 {
+        let head: [(&[u8], &[u8]); 5] = [
+            (b":method", b"GET"),
+            (b":scheme", b"https"),
+            (b":authority", b"gate.test"),
+            (b":path", b"/small"),
+            (b"x-api-key", ALICE.as_bytes()),
+        ];
+        stalled.frame(HEADERS, END_STREAM | END_HEADERS, 2 * stream + 1, &block(&head));
+    }
+    eventually("all messages are out", || (sent.load(Ordering::SeqCst) == STALLED * MESSAGES).then_some(()));
+    body.send_data("still here".into(), true).unwrap();
+    let (echoed, _) = other.wait(read_body(response.into_body())).expect("the stream lives on");
+    assert_eq!(echoed, b"still here");
+    // What was kept for them comes whole, once they take it.
+    for stream in 0..STALLED as u32 {
+        stalled.frame(WINDOW_UPDATE, 0, 2 * stream + 1, &(1_u32 << 20).to_be_bytes());
+    }
+    stalled.frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes());
+    let (mut ended, mut bytes) = (0, 0);
+    while ended < STALLED {
+        let frame = stalled.read_until(|frame| frame.kind == DATA).expect("the rest");
+        assert!(frame.payload.iter().all(|byte| *byte == b'm'));
+        bytes += frame.payload.len();
+        ended += usize::from(frame.flags & END_STREAM != 0);
+    }
+    assert_eq!((bytes, origin.connections()), (STALLED * MESSAGES * MESSAGE.len(), 1));
 }

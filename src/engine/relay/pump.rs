@@ -88,7 +88,10 @@ pub(super) fn pump<A: Wire, B: Wire>(
             return Err(PumpError::TooLarge);
         }
         direction.blocked = Blocked::Sink;
-        let Poll::Ready(sent) = to.poll_send(data, cx) else { return Ok(Poll::Pending) };
+        let Poll::Ready(sent) = to.poll_send(data, cx) else {
+            from.gather(cx);
+            return Ok(Poll::Pending);
+        };
         let sent = sent.map_err(|_broken| PumpError::Sink)?;
         from.consume(sent);
         direction.bytes += sent as u64;

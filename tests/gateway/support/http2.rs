@@ -208,6 +208,8 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 /// GOAWAY.
 pub const GOAWAY: u8 = 7;
+/// WINDOW_UPDATE.
+pub const WINDOW_UPDATE: u8 = 8;
 /// CONTINUATION.
 pub const CONTINUATION: u8 = 9;
 /// Flag of DATA and HEADERS.
@@ -283,7 +285,7 @@ impl<S: Read + Write> RawPeer<S> {
     }
 
     /// Reads until a frame for which `wanted` holds; `None` when the gate closed before one.
-    pub fn read_until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+    pub fn read_until(&mut self, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         loop {
             let frame = self.read()?;
             if wanted(&frame) {
