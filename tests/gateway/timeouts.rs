@@ -86,8 +86,7 @@ fn a_kept_connection_has_a_time_of_its_own() {
         assert_eq!(client.read().status, 200);
     }
     assert!(in_time("idling", || client.is_closed()));
-    let closed = gate.metric(r#"keygate_connections_closed_total{reason="keepalive_timeout"}"#);
-    assert_eq!(closed, 1.0);
+    gate.expect_metric(r#"keygate_connections_closed_total{reason="keepalive_timeout"}"#, 1.0);
 }
 
 #[test]

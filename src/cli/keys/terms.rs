@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, ToSpan as _};
+use jiff::{SignedDuration, Span, Timestamp};
 
 use crate::keyring::edit::{self, Field, Written};
 use crate::limit::{Limits, Quota, QuotaWindow, Rate};
@@ -61,7 +61,10 @@ impl End {
     pub(super) fn from(self, now: Timestamp) -> Option<Timestamp> {
         let end = match self {
             Self::After(span) => now.checked_add(span).ok()?,
-            Self::Years(years) => now.to_zoned(TimeZone::UTC).checked_add(years.years()).ok()?.timestamp(),
+            Self::Years(years) => {
+                let years = Span::new().try_years(years).ok()?;
+                now.to_zoned(TimeZone::UTC).checked_add(years).ok()?.timestamp()
+            }
             Self::At(end) => return Some(end),
         };
         Timestamp::from_second(end.as_second()).ok()
