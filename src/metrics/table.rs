@@ -92,7 +92,7 @@ table! {
     CONNECTIONS_OPEN = gauge("keygate_connections_open", &[],
         "Open client connections.");
     CONNECTIONS_CLOSED = counter("keygate_connections_closed_total", &["reason"],
-        "Client connections closed, by why.");
+        "Client connections closed, by why; HTTP/2 streams that ended with their key or route, too.");
     HANDSHAKES = counter("keygate_tls_handshakes_total", &["result"],
         "TLS handshakes with clients.");
     CERTIFICATE_EXPIRY = gauge("keygate_tls_certificate_expiry_timestamp_seconds", &["name"],

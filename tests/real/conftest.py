@@ -11,6 +11,7 @@ from harness import process
 from harness.gate import Gate
 from harness.process import Process
 from harness.standin import SocketStandIn, StandIn
+from harness.tap import Tap
 
 # How much of each program's output a failed test shows: lines, and characters of a line.
 TAIL, LINE = 40, 300
@@ -48,6 +49,10 @@ class Lab:
     def socket_upstream(self, protocols=()):
         """A stand-in for WebSocket."""
         return self._keep(SocketStandIn(protocols))
+
+    def tap(self, address):
+        """A listener that copies what crosses to an address."""
+        return self._keep(Tap(address))
 
     def certificate(self):
         """A folder with `cert.pem`, for 127.0.0.1 and its own authority, and `key.pem`."""

@@ -103,12 +103,7 @@ def test_a_revoked_key_closes_its_socket(lab):
     with connect(f"{gate.ws}/ws", additional_headers={"X-API-Key": ALICE.secret}) as socket:
         socket.send("still here")
         assert socket.recv() == "still here"
-        keys = gate.folder / "keys.yaml"
-        changed = keys.read_text().replace('"roles": []', '"roles": [], "disabled": true')
-        next_file = gate.folder / "keys.yaml.next"
-        next_file.touch(mode=0o600)
-        next_file.write_text(changed)
-        next_file.rename(keys)
+        gate.disable_keys()
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=10)
         assert closed.value.rcvd.code == 1008 and closed.value.rcvd.reason
