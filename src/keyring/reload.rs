@@ -1,7 +1,8 @@
 //! Notices a changed key file and swaps in a new keyring, or keeps the old one and complains. Notifications make it
-//! quick, looking five times a second makes it sure, and one task does it all, so at most one file is read at a time.
+//! quick, looking five times a second makes it sure, and one thread reads, parses and frees, so one file is in work at a time.
 
 mod hints;
+mod thread;
 mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use crate::keyring::Keyring;
 use crate::keyring::file::{self, Problem};
 use crate::keyring::source::{self, ReadError, Source, SourceFacts, Stamp};
 use hints::Hints;
+use thread::{KeyThread, Panicked};
 use watcher::{Content, Glance, Look, Verdict, Watcher};
 
 /// Notifications closer together than this are one.
@@ -52,12 +53,31 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     facts: SourceFacts,
     content: Content,
+    /// Where it was read, and where the files after it will be.
+    thread: KeyThread,
+}
+
+/// What a file amounts to.
+struct Built {
+    keyring: Keyring,
+    warnings: Vec<Problem>,
+    facts: SourceFacts,
+    content: Content,
 }
 
 /// Reads, checks and indexes the key file at `path`, as the start of the gate and `check` do.
 ///
 /// Errors: every problem found, in the order of lines.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    let no_thread = |error| vec![Problem::of_file(format!("no thread can be had to read the key file: {error}"), None)];
+    let thread = KeyThread::new().map_err(no_thread)?;
+    let path = path.to_owned();
+    let Built { keyring, warnings, facts, content } =
+        thread.run_blocking(move || load_here(&path)).unwrap_or_else(|Panicked| Err(failed_inside()))?;
+    Ok(Loaded { keyring, warnings, facts, content, thread })
+}
+
+fn load_here(path: &Path) -> Result<Built, Vec<Problem>> {
     let mut read = source::read(path);
     // At a start there is no old set to fall back on: give a writer a moment.
     for _ in 0..10 {
@@ -77,6 +97,7 @@ pub struct Reloader {
     keyring: Arc<ArcSwap<Keyring>>,
     generation: watch::Sender<u64>,
     facts: Arc<SourceFacts>,
+    thread: KeyThread,
     watcher: Watcher,
     /// Keyrings no longer in force that a request may still hold: dropped here, so that no request pays for it.
     retired: Vec<Arc<Keyring>>,
@@ -96,6 +117,7 @@ impl Reloader {
             keyring: Arc::new(ArcSwap::from_pointee(loaded.keyring)),
             generation: watch::Sender::new(0),
             facts: Arc::new(loaded.facts),
+            thread: loaded.thread,
             watcher: Watcher::new(loaded.content, Instant::now()),
             retired: Vec::new(),
             told: false,
@@ -130,14 +152,11 @@ impl Reloader {
             hints.wait_until(look_by, SPACING).await;
             self.drop_retired();
             let path = self.path.clone();
-            // Even `stat` may hang on a network file system, so it has a thread of its own.
-            let seen = match spawn_blocking(move || Stamp::of(&path).map_err(ReadError::from)).await {
-                Ok(seen) => seen,
-                Err(error) if error.is_panic() => {
-                    look_by = Instant::now() + watcher::POLL;
-                    continue;
-                }
-                Err(_cancelled) => return,
+            // Even `stat` may hang on a network file system, so it is not for a thread that serves.
+            let seen = self.thread.run(move || Stamp::of(&path).map_err(ReadError::from)).await;
+            let Ok(seen) = seen else {
+                look_by = Instant::now() + watcher::POLL;
+                continue;
             };
             look_by = self.step(&seen, &mut hints).await;
         }
@@ -150,7 +169,7 @@ impl Reloader {
         }
         let path = self.path.clone();
         let began = Instant::now();
-        let read = spawn_blocking(move || {
+        let read = self.thread.run(move || {
             let read = source::read(&path);
             (Content::of(&read), read)
         });
@@ -205,25 +224,23 @@ impl Reloader {
     async fn take(&mut self, read: Result<Source, ReadError>, content: Content) -> Result<(), Vec<Problem>> {
         let started = Instant::now();
         let facts = Arc::clone(&self.facts);
-        let Ok(built) = spawn_blocking(move || build(read, content, Some(&facts))).await else {
-            return Err(vec![Problem::of_file("reading the key file failed inside the gate", None)]);
-        };
-        let loaded = built?;
-        let (count, digest) = (loaded.keyring.len(), loaded.keyring.digest());
-        self.facts = Arc::new(loaded.facts);
-        self.retired.push(self.keyring.swap(Arc::new(loaded.keyring)));
+        let building = self.thread.run(move || build(read, content, Some(&facts)));
+        let built = building.await.unwrap_or_else(|Panicked| Err(failed_inside()))?;
+        let (count, digest) = (built.keyring.len(), built.keyring.digest());
+        self.thread.free(std::mem::replace(&mut self.facts, Arc::new(built.facts)));
+        self.retired.push(self.keyring.swap(Arc::new(built.keyring)));
         self.generation.send_modify(|generation| *generation += 1);
         let duration = started.elapsed();
-        (self.report)(ReloadOutcome::Loaded { count, digest, duration, warnings: loaded.warnings });
+        (self.report)(ReloadOutcome::Loaded { count, digest, duration, warnings: built.warnings });
         Ok(())
     }
 
-    /// Frees retired keyrings that nobody holds any more, off the threads that serve requests.
+    /// Frees retired keyrings that nobody holds any more, where they were made and off the threads that serve requests.
     fn drop_retired(&mut self) {
         let (held, free): (Vec<_>, Vec<_>) = self.retired.drain(..).partition(|keyring| Arc::strong_count(keyring) > 1);
         self.retired = held;
         if !free.is_empty() {
-            spawn_blocking(move || drop(free));
+            self.thread.free(free);
         }
     }
 }
@@ -233,7 +250,7 @@ fn build(
     read: Result<Source, ReadError>,
     content: Content,
     in_force: Option<&SourceFacts>,
-) -> Result<Loaded, Vec<Problem>> {
+) -> Result<Built, Vec<Problem>> {
     let source = read.map_err(|error| vec![Problem::from(error)])?;
     if let Some(cut) = in_force.and_then(|facts| facts.cut(&source.bytes)) {
         return Err(vec![cut]);
@@ -243,7 +260,11 @@ fn build(
     let mut warnings = source.warnings(rustix::process::geteuid().as_raw());
     warnings.extend(parsed.warnings);
     let keyring = parsed.keyring.with_digest(content.digest().unwrap_or_default());
-    Ok(Loaded { keyring, warnings, facts: SourceFacts::of(source.bytes), content })
+    Ok(Built { keyring, warnings, facts: SourceFacts::of(source.bytes), content })
+}
+
+fn failed_inside() -> Vec<Problem> {
+    vec![Problem::of_file("reading the key file failed inside the gate", None)]
 }
 
 #[cfg(test)]
