@@ -7,9 +7,14 @@ mod create;
 mod example;
 mod list;
 mod place;
+mod prune;
 mod revoke;
+mod rotate;
+mod secret;
 mod selector;
+mod switch;
 mod terms;
+mod update;
 mod words;
 
 use std::io::{self, Write as _};
@@ -19,6 +24,7 @@ use clap::Subcommand;
 
 use super::{FAILED, USAGE, complain};
 use place::PlaceArgs;
+use switch::Switch;
 
 /// `keygate keys`.
 #[derive(Debug, clap::Args)]
@@ -35,8 +41,18 @@ enum Command {
     Create(Box<create::Args>),
     /// Show all keys, or those asked for.
     List(list::Args),
+    /// Change what a key may do; what is not named stays.
+    Update(Box<update::Args>),
+    /// Let disabled keys in again.
+    Enable(switch::Args),
+    /// Refuse keys, and close their connections, without losing their entries.
+    Disable(switch::Args),
+    /// Give a key a new secret: it goes to standard output, once; the old one is good for a while yet.
+    Rotate(rotate::Args),
     /// End keys: their entries leave the file, and their connections close.
     Revoke(revoke::Args),
+    /// Clear away keys that have expired, and replaced ones past their grace.
+    Prune(prune::Args),
 }
 
 /// Runs one of the key commands.
@@ -45,7 +61,12 @@ pub(super) fn run(args: Args) -> ExitCode {
     let done = place.resolve().and_then(|place| match command {
         Command::Create(args) => create::run(&place, &args),
         Command::List(args) => list::run(&place, &args),
+        Command::Update(args) => update::run(&place, &args),
+        Command::Enable(args) => switch::run(&place, &args, Switch::On),
+        Command::Disable(args) => switch::run(&place, &args, Switch::Off),
+        Command::Rotate(args) => rotate::run(&place, &args),
         Command::Revoke(args) => revoke::run(&place, &args),
+        Command::Prune(args) => prune::run(&place, &args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ use crate::support::origin::Origin;
 use crate::support::{client, config};
 
 /// Runs `keygate keys …` in the gate's folder; it must succeed. Standard output, standard error.
-fn keys(folder: &Path, arguments: &[&str]) -> (String, String) {
+pub fn keys(folder: &Path, arguments: &[&str]) -> (String, String) {
     let (status, out, err) = run(folder, &[&["keys"], arguments].concat());
     assert_eq!(status, 0, "{arguments:?}: {out}{err}");
     (out, err)

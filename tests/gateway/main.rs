@@ -34,6 +34,7 @@ mod identity; // what the upstream is told of the caller, and that no client can
 mod keyfiles; // what can stand where the key file was, and changes that nothing notifies of
 mod keyreload; // the key file changes under a running gate
 mod keys; // the life of a key by the key commands
+mod keyschange; // update, enable, disable, rotate and prune
 mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants
 mod listenreload; // SIGHUP changes where the gate listens

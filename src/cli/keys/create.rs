@@ -8,7 +8,7 @@ use super::audit::Deed;
 use super::change::{Plan, change};
 use super::place::Place;
 use super::terms::Terms;
-use super::{Failure, example, print, tell, words};
+use super::{Failure, example, print, secret, tell, words};
 use crate::key::{ApiKey, KeyId};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, Field, Written};
@@ -57,24 +57,11 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
 }
 
 fn make(keyring: &Keyring, args: &Args, terms: Vec<(Field, Written)>, now: Timestamp) -> Result<Made, Failure> {
-    let name_taken = |name: &str| keyring.records().any(|record| record.name() == Some(name));
     let name = match &args.name {
-        Some(name) if name_taken(name) => {
-            return Err(Failure::failed(format!("there is a key named `{name}` already; names may not repeat")));
-        }
-        Some(name) => name.clone(),
-        None => words::fresh(name_taken),
+        Some(name) => words::chosen(keyring, name)?,
+        None => words::fresh(|name| words::is_taken(keyring, name)),
     };
-    let mut failed = None;
-    let key = loop {
-        let key = ApiKey::generate(None, |bytes| failed = getrandom::fill(bytes).err());
-        if let Some(error) = failed {
-            return Err(Failure::failed(format!("the system gives no random bytes: {error}")));
-        }
-        if keyring.find_by_id(&key.id()).is_none() {
-            break key;
-        }
-    };
+    let key = secret::draw(keyring, None)?;
     let id = key.id();
     let created = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let mut fields = vec![

@@ -3,7 +3,7 @@
 use super::audit::Deed;
 use super::change::{Plan, change};
 use super::place::Place;
-use super::selector::{Selector, described};
+use super::selector::{self, described};
 use super::{Failure, tell};
 use crate::keyring::edit::Change;
 
@@ -17,20 +17,14 @@ pub(super) struct Args {
 
 /// Ends the keys named, all or none.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
-    let selectors: Vec<Selector> = args.which.iter().map(|word| Selector::read(word)).collect::<Result<_, _>>()?;
+    let selectors = selector::read_all(&args.which)?;
     let gone = change(place, |keyring| {
-        let mut plan = Plan { changes: Vec::new(), deeds: Vec::new(), outcome: Vec::new() };
-        for selector in &selectors {
-            let record = selector.find(keyring)?;
-            let change = Change::Remove(record.id().clone());
-            if plan.changes.contains(&change) {
-                continue;
-            }
-            plan.changes.push(change);
-            plan.deeds.push(Deed::about("revoke", &record, Vec::new()));
-            plan.outcome.push(described(&record));
-        }
-        Ok(plan)
+        let records = selector::find_all(&selectors, keyring)?;
+        Ok(Plan {
+            changes: records.iter().map(|record| Change::Remove(record.id().clone())).collect(),
+            deeds: records.iter().map(|record| Deed::about("revoke", record, Vec::new())).collect(),
+            outcome: records.iter().map(|record| described(record)).collect::<Vec<_>>(),
+        })
     })?;
     for key in gone {
         tell(&format!("revoked {key}; its connections end within a second"));

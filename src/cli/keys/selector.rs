@@ -62,6 +62,23 @@ impl Selector {
     }
 }
 
+/// Reads several arguments.
+pub(super) fn read_all(arguments: &[String]) -> Result<Vec<Selector>, Failure> {
+    arguments.iter().map(|argument| Selector::read(argument)).collect()
+}
+
+/// The keys that are meant, each once.
+pub(super) fn find_all(selectors: &[Selector], keyring: &Keyring) -> Result<Vec<Arc<Record>>, Failure> {
+    let mut found: Vec<Arc<Record>> = Vec::with_capacity(selectors.len());
+    for selector in selectors {
+        let record = selector.find(keyring)?;
+        if !found.iter().any(|other| Arc::ptr_eq(other, &record)) {
+            found.push(record);
+        }
+    }
+    Ok(found)
+}
+
 /// A key in one line of a message.
 pub(super) fn described(record: &Record) -> String {
     let name = record.name().map_or(String::new(), |name| format!(" ({name})"));

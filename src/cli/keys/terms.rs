@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
 
+use crate::key;
 use crate::keyring::edit::{self, Field, Written};
 use crate::limit::{Limits, Quota, QuotaWindow, Rate};
 
@@ -75,7 +76,7 @@ impl Terms {
     /// The fields that were given; `limits` are changed from what they were.
     pub(super) fn fields(&self, limits: Limits, now: Timestamp) -> Result<Vec<(Field, Written)>, String> {
         let mut fields = Vec::new();
-        let list = |items: &[String]| Written::List(items.to_vec());
+        let list = |items: &[String]| Written::List(each_once(items));
         if !self.roles.is_empty() {
             fields.push((Field::Roles, list(&self.roles)));
         }
@@ -83,6 +84,11 @@ impl Terms {
             fields.push((Field::Scopes, list(&self.scopes)));
         }
         if let Some(note) = &self.note {
+            if key::holds_own_format(note.as_bytes()) {
+                return Err("--note holds a key, and notes are no secret; the key now stands in the shell's history: \
+                            replace it"
+                    .to_owned());
+            }
             fields.push((Field::Note, Written::Text(note.clone())));
         }
         if let Some(end) = self.expires {
@@ -106,7 +112,8 @@ impl Terms {
         self.limit.is_some() || self.concurrent.is_some() || self.websockets.is_some() || self.quota.is_some()
     }
 
-    fn limits(&self, old: Limits) -> Limits {
+    /// The limits that were given, the others from `old`.
+    pub(super) fn limits(&self, old: Limits) -> Limits {
         let rate = self.limit.map(|(requests, per)| Rate { requests, per, burst: self.burst.unwrap_or(requests) });
         Limits { rate, concurrent: self.concurrent, websockets: self.websockets, quota: self.quota }.or(old)
     }
@@ -115,31 +122,51 @@ impl Terms {
 /// `600` (seconds), `10m`, `3d`, `2w`, `1y`, a date, or a moment with an offset.
 pub(super) fn end(text: &str) -> Result<End, String> {
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    if let Ok(number) = digits.parse::<i64>() {
-        let seconds = match unit {
-            "" | "s" => Some(1),
-            "m" => Some(60),
-            "h" => Some(3_600),
-            "d" => Some(86_400),
-            "w" => Some(604_800),
-            _ => None,
-        };
-        if number == 0 && (seconds.is_some() || unit == "y") {
-            return Err("a key that ends at once is of no use".to_owned());
-        }
-        if unit == "y" {
-            return i16::try_from(number).map(End::Years).map_err(|_many| "that is too far away".to_owned());
-        }
-        if let Some(seconds) = seconds {
-            let span = number.checked_mul(seconds).map(SignedDuration::from_secs);
-            return span.map(End::After).ok_or_else(|| "that is too far away".to_owned());
-        }
+    let far = || "that is too far away".to_owned();
+    if unit == "y" && !digits.is_empty() {
+        let years = digits.parse::<i16>().map_err(|_many| far())?;
+        return if years == 0 { Err(AT_ONCE.to_owned()) } else { Ok(End::Years(years)) };
+    }
+    if let Some(unit) = seconds(unit).filter(|_| !digits.is_empty()) {
+        let seconds = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(far)?;
+        return if seconds == 0 { Err(AT_ONCE.to_owned()) } else { Ok(End::After(SignedDuration::from_secs(seconds))) };
     }
     let midnight = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     let moment = if text.len() == 10 { midnight() } else { text.parse::<Timestamp>().ok() };
     moment.map(End::At).ok_or_else(|| {
         "write 600 (seconds), 10m, 3d, 1y, 2027-11-22 (its first moment in UTC) or 2027-11-22T10:00:00Z".to_owned()
     })
+}
+
+const AT_ONCE: &str = "a key that ends at once is of no use";
+
+/// A span of time: `0`, `600` (seconds), `10m`, `24h`, `30d`, `2w`.
+pub(super) fn span(text: &str) -> Result<SignedDuration, String> {
+    let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let seconds = seconds(unit).zip(digits.parse::<i64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+    let seconds = seconds.ok_or("write 0, 600 (seconds), 10m, 24h, 30d or 2w")?;
+    Ok(SignedDuration::from_secs(seconds))
+}
+
+fn seconds(unit: &str) -> Option<i64> {
+    match unit {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        "w" => Some(604_800),
+        _ => None,
+    }
+}
+
+fn each_once(items: &[String]) -> Vec<String> {
+    let mut once: Vec<String> = Vec::with_capacity(items.len());
+    for item in items {
+        if !once.contains(item) {
+            once.push(item.clone());
+        }
+    }
+    once
 }
 
 /// `10/s`, `600/m`, `5/10s`: requests and the time in which they are gained.
@@ -199,6 +226,16 @@ mod tests {
         }
         assert_eq!(end("99999y").ok(), None);
         assert_eq!(end("30000y").expect("read").from(now), None);
+    }
+
+    #[test]
+    fn spans_are_read_and_may_be_nothing() {
+        for (text, want) in [("0", 0), ("0d", 0), ("600", 600), ("90s", 90), ("24h", 86_400), ("2w", 1_209_600)] {
+            assert_eq!(span(text).map(|span| span.as_secs()), Ok(want), "{text}");
+        }
+        for bad in ["", "d", "-1d", "1y", "1.5h", "9223372036854775807w"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,23 @@
-//! Names for keys whose operator gave none: two random words, such as `amber-falcon`, that no other key has.
+//! Names of keys, which may not repeat: the one that the operator chose, or two random words such as `amber-falcon`.
+
+use super::Failure;
+use crate::keyring::Keyring;
 
 /// How many pairs are tried before a number is put behind one.
 const TRIES: usize = 100;
+
+/// Whether a key has this name already.
+pub(super) fn is_taken(keyring: &Keyring, name: &str) -> bool {
+    keyring.records().any(|record| record.name() == Some(name))
+}
+
+/// The name that the operator chose, if no key has it.
+pub(super) fn chosen(keyring: &Keyring, name: &str) -> Result<String, Failure> {
+    if is_taken(keyring, name) {
+        return Err(Failure::failed(format!("there is a key named `{name}` already; names may not repeat")));
+    }
+    Ok(name.to_owned())
+}
 
 /// A name for which `taken` is false.
 pub(super) fn fresh(taken: impl Fn(&str) -> bool) -> String {

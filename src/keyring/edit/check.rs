@@ -67,15 +67,13 @@ pub fn fields_of(record: &Record) -> Vec<(Field, Written)> {
     let text = |text: &str| Written::Text(text.to_owned());
     let date = |time: jiff::Timestamp| Written::Plain(time.to_string());
     let list = |items: Vec<String>| (!items.is_empty()).then_some(Written::List(items));
-    let previous = record
-        .previous()
-        .map(|previous| Written::Map(vec![("hash", hash(&previous.hash)), ("until", date(previous.until))]));
+    let replaced = record.previous().map(|replaced| previous(&replaced.hash, replaced.until));
     [
         (Field::Id, Some(text(record.id().as_str()))),
         (Field::Name, record.name().map(text)),
         (Field::User, Some(text(record.user()))),
         (Field::Hash, Some(hash(record.hash()))),
-        (Field::Previous, previous),
+        (Field::Previous, replaced),
         (Field::Roles, list(record.roles().map(str::to_owned).collect())),
         (Field::Scopes, list(record.scopes().map(str::to_owned).collect())),
         (Field::Note, record.note().map(text)),
@@ -98,6 +96,11 @@ pub fn hash(hash: &KeyHash) -> Written {
         let _infallible = write!(text, "{byte:02x}");
     }
     Written::Text(text)
+}
+
+/// A replaced key as the key file holds it.
+pub fn previous(replaced: &KeyHash, until: jiff::Timestamp) -> Written {
+    Written::Map(vec![("hash", hash(replaced)), ("until", Written::Plain(until.to_string()))])
 }
 
 /// Limits as the key file holds them; `None` where there are none.
@@ -126,7 +129,7 @@ pub fn limits(limits: &Limits) -> Option<Written> {
 }
 
 /// A duration in the largest unit that is exact.
-fn span(span: Duration) -> String {
+pub fn span(span: Duration) -> String {
     let millis = span.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let unit = units.into_iter().find(|(unit, _)| millis.is_multiple_of(*unit));

@@ -1,7 +1,7 @@
 //! The gate as a process: the real binary on ports that the system chose, in a folder of its own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -203,8 +203,15 @@ impl Drop for Gateway {
 
 /// Runs the binary in `folder` to its end: exit status, standard output, standard error.
 pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    run_with_input(folder, arguments, "")
+}
+
+/// As [`run`], with this on standard input.
+pub fn run_with_input(folder: &Path, arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut stdin = tempfile::tempfile().expect("a file");
+    stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).expect("written");
     let binary = env!("CARGO_BIN_EXE_keygate");
-    let output = Command::new(binary).args(arguments).current_dir(folder).stdin(Stdio::null()).output().expect("runs");
+    let output = Command::new(binary).args(arguments).current_dir(folder).stdin(stdin).output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().expect("no signal ended it"), text(output.stdout), text(output.stderr))
 }
