@@ -235,6 +235,12 @@ impl Admitted {
         self.login.as_ref()
     }
 
+    /// At the upstream's 101, before the client hears of it: its next request must not find this one in flight.
+    #[must_use]
+    pub fn into_websocket(self) -> Self {
+        Self { permit: self.permit.into_websocket(), ..self }
+    }
+
     /// The permit alone, for what outlives the request: a tunnel.
     pub fn into_permit(self) -> Permit {
         self.permit

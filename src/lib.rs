@@ -20,6 +20,7 @@ pub mod access_log;
 pub mod admin;
 pub mod engine;
 pub mod http2;
+pub mod keepalive;
 pub mod listener;
 pub mod metrics;
 pub mod own_log;

@@ -259,7 +259,10 @@ where
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => flow.ended = true,
                 Poll::Ready(Err(_)) => return Err(Broken::Source),
                 Poll::Pending => {
-                    let Poll::Ready(flushed) = Pin::new(&mut *to).poll_flush(cx) else { return Ok(()) };
+                    // TLS takes what the socket does not: a sink that reads nothing shows only here.
+                    let flushed = Pin::new(&mut *to).poll_flush(cx);
+                    flow.stalled = flushed.is_pending();
+                    let Poll::Ready(flushed) = flushed else { return Ok(()) };
                     return flushed.map_err(|_broken| Broken::Sink);
                 }
             }
@@ -316,3 +319,6 @@ fn poll_or<T>(result: Poll<T>, watchdog: &mut Watchdog, deadline: Instant, cx: &
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,16 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -25,6 +28,7 @@ use super::peer::{Closing, Peer};
 use super::worker::Worker;
 use crate::http2;
 use crate::identity::forwarded::is_trusted;
+use crate::keepalive;
 use crate::listener::bind::{Bound, WorkerSocket};
 use crate::listener::bounds::Place;
 use crate::metrics::ClosedReason;
@@ -162,6 +166,7 @@ async fn accept_tcp(socket: TcpListener, listener: OpenListener, stop: Closing, 
             continue;
         }
         let _ = stream.set_nodelay(true);
+        let _ = keepalive::allow(&SockRef::from(&stream), policy.request.write_timeout);
         let peer = Peer { address: Some(address), tls: None, listener: listener.closing.clone() };
         start(stream, peer, listener.tls.clone(), place, worker.clone());
     }
@@ -276,7 +281,7 @@ where
     Some(Secured::Http2(Box::pin(async move {
         let _held = held;
         let gate = worker.gate.clone();
-        let reason = http2::serve(stream, Arc::new(peer), worker).await;
+        let reason = or_fault(http2::serve(stream, Arc::new(peer), worker)).await;
         gate.metrics.connection_closed(reason);
     })))
 }
@@ -286,8 +291,13 @@ where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let gate = connection.worker.gate.clone();
-    let reason = connection::serve(connection).await;
+    let reason = or_fault(connection::serve(connection)).await;
     gate.metrics.connection_closed(reason);
+}
+
+/// A panic where no request can be answered any more, in a tunnel for one, ends its connection and is counted as that.
+async fn or_fault(serving: impl Future<Output = ClosedReason>) -> ClosedReason {
+    AssertUnwindSafe(serving).catch_unwind().await.unwrap_or(ClosedReason::Fault)
 }
 
 /// Errors of one connection that failed before it was accepted pass; what the system lacks comes back with time.

@@ -137,10 +137,10 @@ where
     }
 }
 
-impl<S> Connection<S> {
+impl<S: Abort> Connection<S> {
     /// A connection on which nothing was read.
     pub(crate) fn new(io: S, peer: Peer, worker: Arc<Worker>, held: Held) -> Box<Self> {
-        let wire = H1Wire::new(io, Buffer::default(), Sender::Client);
+        let wire = H1Wire::new(io, Buffer::default(), Sender::Client).telling_loss(Abort::lost);
         let (watchdog, peer, spans) = (Watchdog::default(), Arc::new(peer), RequestHead::default());
         Box::new(Self { wire, watchdog, peer, worker, held, spans })
     }

@@ -4,6 +4,9 @@ use super::relay::{EndReason, RelayError};
 use crate::metrics::ClosedReason;
 use crate::rejection::Rejection;
 
+/// The word for an answer or a tunnel that a panic cut short.
+pub(crate) const FAULT: &str = "fault";
+
 /// Why a connection ends with this refusal.
 pub(crate) fn closed_by(rejection: &Rejection) -> ClosedReason {
     match rejection {

@@ -68,6 +68,7 @@ pub(crate) async fn run<C: Client>(
         reply::send(client, policy, request, &own, false, report).await;
         return Outcome::Close(ClosedReason::Fault);
     }
+    report.closed = Some(ending::FAULT);
     Outcome::Gone(ClosedReason::Fault)
 }
 
@@ -141,6 +142,7 @@ async fn decide_and_forward<C: Client>(
             }
         }
         Ok(Forwarded::Tunnel { upstream, early }) => {
+            let admitted = admitted.into_websocket();
             Outcome::Tunnel(Box::new(Switched { upstream, early, admitted, keyring }))
         }
         Err(Failed::Refused(rejection)) => {

@@ -20,7 +20,7 @@ use super::wire_h1::H1Wire;
 use super::worker::Worker;
 use crate::access_log::Protocol;
 use crate::http1::head::Version;
-use crate::http1::request::RequestHead;
+use crate::http1::request::{Request, RequestHead};
 use crate::limit::permit::Permit;
 use crate::metrics::{ClosedReason, Held as Counted};
 use crate::tunnel::{End, Tunnel, TunnelEnd, TunnelTiming};
@@ -96,7 +96,7 @@ where
     if !reply::flush(&mut *connection, &policy).await {
         return Next::Gone(ClosedReason::WriteTimeout);
     }
-    let Some(mut open) = Open::new(*connection, &policy, *switched, &mut report) else {
+    let Some(mut open) = Open::new(*connection, &policy, head.request(), *switched, &mut report) else {
         return Next::Gone(ClosedReason::Fault);
     };
     let end = open.tunnel.run(&mut open.watch, &mut open.watchdog, open.mask).await;
@@ -133,9 +133,9 @@ fn carry_out<S: Abort>(outcome: Outcome, connection: Box<Connection<S>>, head: H
 }
 
 /// An open tunnel, what watches over it, and what it holds.
-struct Open<S> {
+struct Open<'h, S> {
     tunnel: Tunnel<S, UpstreamStream>,
-    watch: KeyWatch,
+    watch: KeyWatch<'h>,
     watchdog: Watchdog,
     mask: [u8; 4],
     _active: Counted,
@@ -144,27 +144,33 @@ struct Open<S> {
     _held: Held,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
-    /// The tunnel that begins with `switched`; `None` if its route is not in the policy, which admitted it.
-    fn new(connection: Connection<S>, policy: &Policy, switched: Switched, report: &mut Report<'_>) -> Option<Self> {
+impl<'h, S: AsyncRead + AsyncWrite + Unpin> Open<'h, S> {
+    /// The tunnel that `request` asked for and that begins with `switched`; `None` if its route is not in the policy, which
+    /// admitted it.
+    fn new(
+        connection: Connection<S>,
+        policy: &Policy,
+        request: Request<'h>,
+        switched: Switched,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
         let Connection { wire, watchdog, worker, held, .. } = connection;
         let Switched { upstream, early, admitted, keyring } = switched;
         let (route, plan) = policy.plan(admitted.route())?;
         report.switched(super::connection::now());
         let settings = plan.upstream.settings();
         let timing = TunnelTiming { idle: settings.websocket_idle_timeout, write: policy.request.write_timeout };
-        let principal = admitted.principal().cloned();
-        let watch = KeyWatch::new(&worker.gate, &keyring, principal, report.client, route).ending_with_shutdown();
+        let watch = KeyWatch::new(&worker.gate, &keyring, request, &admitted, report.client, route);
         let (stream, lease) = upstream.into_parts();
         let client = End { io: wire.io, read: wire.input };
         let [a, b, c, d, ..] = worker.random();
         Some(Self {
             tunnel: Tunnel::new(client, End { io: stream, read: early }, timing),
-            watch,
+            watch: watch.ending_with_shutdown(),
             watchdog,
             mask: [a, b, c, d],
             _active: plan.metrics.websocket(),
-            _permit: admitted.into_permit().into_websocket(),
+            _permit: admitted.into_permit(),
             _lease: lease,
             _held: held,
         })

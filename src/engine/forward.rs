@@ -174,8 +174,8 @@ impl Forwarding<'_> {
         watchdog: &mut Watchdog,
         report: &mut Report<'_>,
     ) -> Result<Relayed, Unanswered> {
-        let principal = self.admitted.principal().cloned();
-        let watch = KeyWatch::new(&self.worker.gate, self.keyring, principal, report.client, route);
+        let gate = &self.worker.gate;
+        let watch = KeyWatch::new(gate, self.keyring, self.request, self.admitted, report.client, route);
         let keeps = |name: &[u8]| self.policy.identity.keeps_trailer(name, &route.set_headers);
         let trailers = TrailerFilters { request: &keeps, response: &keeps_trailer };
         let mut relay = Relay::new(down, up, watch, self.timing(plan), trailers, watchdog, now());
@@ -191,7 +191,8 @@ impl Forwarding<'_> {
         let view = answer.view(relay.up.head_bytes());
         let line = self.response_line(view);
         report.status = view.status();
-        report.bytes_out += self.queue_answer(relay.down, line, view);
+        let head_bytes = self.queue_answer(relay.down, line, view);
+        report.bytes_out += head_bytes;
         let (switched, closes, events) = (view.status() == 101, view.closes(), is_event_stream(view));
         let close = line.connection == ConnectionField::Close;
         relay.up.take_head(&answer);
@@ -206,7 +207,15 @@ impl Forwarding<'_> {
         let request_done = relay.request().done;
         report.bytes_in += relay.request().bytes;
         report.bytes_out += relay.response().bytes;
-        finished.map_err(Unanswered::Within)?;
+        if let Err(error) = finished {
+            // An answer that broke before the client saw any of it never began.
+            if !relay.down.take_back() {
+                return Err(Unanswered::Within(error));
+            }
+            report.status = 0;
+            report.bytes_out -= head_bytes + relay.response().bytes;
+            return Err(Unanswered::Before(error));
+        }
         Ok(Relayed { request_done, close, closes, switched })
     }
 
@@ -222,6 +231,10 @@ impl Forwarding<'_> {
         for _ in 0..MOST_INTERIM {
             relay.next_head(asked, answer).await?;
             let view = answer.view(relay.up.head_bytes());
+            // A tunnel behind an unfinished request would lose the rest of it, or pass it on as frames.
+            if view.status() == 101 && !relay.request().done {
+                return Err(RelayError::UpstreamMalformed("early_101"));
+            }
             if view.status() == 101 || view.status() >= 200 {
                 return Ok(());
             }

@@ -13,16 +13,21 @@ use tokio::time::{Sleep, sleep};
 
 use super::Gate;
 use super::relay::{EndReason, Revocation};
-use crate::admission;
+use crate::admission::{self, Admitted, Caller};
+use crate::http1::request::Request;
 use crate::keyring::{Keyring, Principal};
 use crate::rejection::AuthFailure;
+use crate::route::router::{Matched, Router};
 use crate::route::{Access, Route};
 
 /// The right of one exchange.
-pub(crate) struct KeyWatch {
+pub(crate) struct KeyWatch<'a> {
     gate: Arc<Gate>,
     /// The keyring asked last: to know it again, not to keep it.
     keyring: Weak<Keyring>,
+    request: Request<'a>,
+    /// Admitted as a CORS preflight: nothing but that lets it pass without a key where one is needed.
+    preflight: bool,
     principal: Option<Principal>,
     address: Option<IpAddr>,
     route: Arc<Route>,
@@ -39,19 +44,22 @@ type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Longest time a timer is set for: a wall clock that is set forward is noticed at the next look.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
-impl KeyWatch {
-    /// Watches the right that `keyring` gave to `principal` on `route`.
+impl<'a> KeyWatch<'a> {
+    /// Watches the right by which `keyring` let `request` of `address` pass on `route`.
     pub(crate) fn new(
         gate: &Arc<Gate>,
         keyring: &Weak<Keyring>,
-        principal: Option<Principal>,
+        request: Request<'a>,
+        admitted: &Admitted,
         address: Option<IpAddr>,
         route: &Arc<Route>,
     ) -> Self {
         Self {
             gate: gate.clone(),
             keyring: keyring.clone(),
-            principal,
+            request,
+            preflight: matches!(admitted.caller(), Caller::Preflight),
+            principal: admitted.principal().cloned(),
             address,
             route: route.clone(),
             draining: None,
@@ -77,13 +85,13 @@ impl KeyWatch {
     /// Asks the rules as they are now.
     fn check(&mut self) -> Result<(), EndReason> {
         let policy = self.gate.policy.load();
-        let mut routes = policy.router.routes().iter();
-        let same = routes.find(|route| route.name == self.route.name && route.upstream == self.route.upstream);
+        let found = self.find_route(&policy.router);
+        let same = found.filter(|route| route.name == self.route.name && route.upstream == self.route.upstream);
         let route = same.ok_or(EndReason::RouteChanged)?;
         let keyring = self.gate.keyring.load();
         self.keyring = Arc::downgrade(&keyring);
         match &self.principal {
-            None if route.access == Access::Public || route.cors_preflight => {}
+            None if route.access == Access::Public || self.preflight => {}
             None => return Err(EndReason::RouteChanged),
             Some(principal) => {
                 let now = self.gate.clock.now();
@@ -96,6 +104,19 @@ impl KeyWatch {
         }
         self.route = route.clone();
         Ok(())
+    }
+
+    /// The route that the request would take now.
+    fn find_route<'r>(&self, router: &'r Router) -> Option<&'r Arc<Route>> {
+        let request = self.request;
+        if self.preflight {
+            let requested = request.fields().first("access-control-request-method").unwrap_or_default();
+            return Some(router.find_preflight(request.host(), request.path(), requested).ok()??.route);
+        }
+        match router.find(request.host(), request.path(), request.method()).ok()? {
+            Matched::Route(found) => Some(found.route),
+            Matched::WrongMethod { .. } | Matched::None => None,
+        }
     }
 
     /// Whether the rules in force are those that were asked last. Two pointers, no lock: a reload makes all of a keyring and
@@ -147,7 +168,7 @@ impl KeyWatch {
     }
 }
 
-impl Revocation for KeyWatch {
+impl Revocation for KeyWatch<'_> {
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(EndReason::Shutdown);

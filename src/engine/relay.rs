@@ -129,7 +129,6 @@ pub(crate) struct Relay<'a, D, U, R> {
     long: bool,
     /// Between bytes of an answer to a client that will send nothing more, and may be gone.
     quiet_client_idle: Duration,
-    client_quiet: bool,
 }
 
 /// Which trailers pass, by name: of the request, and of the response.
@@ -165,7 +164,6 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
             began: now,
             long: false,
             quiet_client_idle: timing.upstream_idle,
-            client_quiet: false,
         }
     }
 
@@ -324,18 +322,18 @@ impl<'a, D: Downstream, U: Answering, R: Revocation> Relay<'a, D, U, R> {
     /// Whether the client of a long exchange, whose request is over, is known to be gone. One that only says that it will
     /// send nothing more may still read; but it gets the usual time between bytes and no longer one.
     fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.request.done || !self.sends_body || self.client_quiet {
+        if !self.request.done || !self.sends_body {
             return false;
         }
-        match self.down.poll_hangup(cx) {
-            Poll::Ready(Hangup::Gone) => return true,
-            Poll::Ready(Hangup::Quiet) => {
-                self.client_quiet = true;
-                self.timing.upstream_idle = self.quiet_client_idle.min(self.timing.upstream_idle);
+        loop {
+            match self.down.poll_hangup(cx) {
+                Poll::Ready(Hangup::Gone) => return true,
+                Poll::Ready(Hangup::Quiet) => {
+                    self.timing.upstream_idle = self.quiet_client_idle.min(self.timing.upstream_idle);
+                }
+                Poll::Pending => return false,
             }
-            Poll::Pending => {}
         }
-        false
     }
 
     /// When anything last moved.

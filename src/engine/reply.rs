@@ -158,18 +158,20 @@ async fn answer_own<C: Client>(
     report: &mut Report<'_>,
 ) -> Outcome {
     report.refused(rejection.clone());
-    let left = match request.framing() {
-        Framing::None => 0,
-        Framing::Length(length) => length,
-        Framing::Chunked | Framing::UntilClose => u64::MAX,
-    };
-    let waits = request.expects_continue() && left > 0;
-    // After a body that broke a rule, or of which a part was used already, nobody knows where the next request begins.
-    let keep = request.keep_alive()
+    // A client that waits for a 100 may send its body or not; after one that broke a rule nobody knows where the next
+    // request begins.
+    let may_keep = request.keep_alive()
         && !client.peer().listener.is_closing()
-        && !waits
-        && (left <= DRAIN_BYTES || client.body_is_over())
-        && !matches!(rejection, Rejection::Malformed(_) | Rejection::BodyTimeout | Rejection::BodyTooLarge);
+        && (!request.expects_continue() || client.body_is_over())
+        && !matches!(rejection, Rejection::Malformed(_) | Rejection::BodyTimeout);
+    let keep = may_keep
+        && match request.framing() {
+            Framing::None => true,
+            Framing::Length(length) => length <= DRAIN_BYTES || client.body_is_over(),
+            // How much there is shows in reading it, and the answer must say what becomes of the connection.
+            Framing::Chunked => client.drain().await,
+            Framing::UntilClose => false,
+        };
     if !send(client, policy, request, own, keep, report).await {
         return Outcome::Gone(ClosedReason::WriteTimeout);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::HeadBytes;
+use super::ending;
 use super::peer::Peer;
 use super::policy::Policy;
 use super::worker::Worker;
@@ -185,6 +186,9 @@ impl Drop for Report<'_> {
         let now = self.worker.gate.clock.mono();
         let took = now.saturating_duration_since(self.began.mono);
         self.upstream_ends(now);
+        if std::thread::panicking() {
+            self.closed = Some(ending::FAULT);
+        }
         if self.handshake_took.is_none() {
             self.write_metrics(took);
         }

@@ -62,8 +62,8 @@ pub(crate) trait Wire {
     /// Sends what is queued.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 
-    /// Waits for a sign that the other side is going, once its message has been read whole. May stay pending where there is
-    /// no telling.
+    /// Waits for a sign that the other side is going, once its message has been read whole; to be asked again after
+    /// [`Hangup::Quiet`]. May stay pending where there is no telling.
     fn poll_hangup(&mut self, _cx: &mut Context<'_>) -> Poll<Hangup> {
         Poll::Pending
     }
@@ -93,6 +93,9 @@ pub(crate) trait Downstream: Wire + Send {
     fn send_own(&mut self, _body: &[u8]) -> bool {
         false
     }
+
+    /// Takes the final response back if not a byte of it went out; says whether it did. Another may be queued then.
+    fn take_back(&mut self) -> bool;
 
     /// `Ready` when the client has said that it wants no answer any more, where the protocol can say that.
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<()> {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::abort::Lost;
 use super::buffer::Buffer;
 use super::wire::{ConnectionField, Downstream, Fill, Hangup, ResponseLine, Trailers, Wire, WireError};
 use crate::http1::body::{BodyDecoder, Decoded, Sender};
@@ -31,8 +32,25 @@ pub(crate) struct H1Wire<S> {
     payload: usize,
     queued: Vec<u8>,
     queued_at: usize,
+    /// Where in the queue the head of a response begins, until all of the queue went out.
+    head_at: Option<usize>,
     encoder: Encoder,
     sender: Sender,
+    /// The other side was heard to send nothing more.
+    quiet: bool,
+    /// How the loss of a connection is told from which nothing is read, where that can be told.
+    lost_by: Option<fn(&S) -> Lost>,
+    lost: OnLoss,
+}
+
+/// Waits for the loss of a connection, once it is asked for.
+#[derive(Default)]
+struct OnLoss(Option<Lost>);
+
+impl std::fmt::Debug for OnLoss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OnLoss").field(&self.0.is_some()).finish()
+    }
 }
 
 /// How the body being sent is framed.
@@ -59,15 +77,25 @@ impl<S> H1Wire<S> {
             payload: 0,
             queued: Vec::new(),
             queued_at: 0,
+            head_at: None,
             encoder: Encoder::Exactly(0),
             sender,
+            quiet: false,
+            lost_by: None,
+            lost: OnLoss::default(),
         }
+    }
+
+    /// Says how to hear of the connection's loss while nothing is read from it.
+    pub(crate) fn telling_loss(self, by: fn(&S) -> Lost) -> Self {
+        Self { lost_by: Some(by), ..self }
     }
 
     /// Begins reading a body.
     pub(crate) fn expect_body(&mut self, framing: Framing) {
         self.decoder = BodyDecoder::new(framing, self.sender);
         self.payload = 0;
+        self.lost = OnLoss::default();
     }
 
     /// Begins sending a message: its head goes into the queue returned, its body will be framed as told.
@@ -98,7 +126,9 @@ impl<S> H1Wire<S> {
         if self.queued_at >= self.queued.len() {
             self.queued = Vec::new();
             self.queued_at = 0;
+            self.head_at = None;
         }
+        self.lost = OnLoss::default();
     }
 }
 
@@ -125,6 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1Wire<S> {
             if self.queued_at >= self.queued.len() {
                 self.queued.clear();
                 self.queued_at = 0;
+                self.head_at = None;
             }
             if written > of_queued {
                 let of_data = (written - of_queued).min(data.len());
@@ -234,15 +265,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for H1Wire<S> {
     }
 
     fn poll_hangup(&mut self, cx: &mut Context<'_>) -> Poll<Hangup> {
-        // What a client sends ahead is kept for its turn; behind it nothing can be seen.
-        if !self.body_is_over() || !self.input.bytes().is_empty() {
+        if !self.body_is_over() {
             return Poll::Pending;
         }
-        match ready!(self.input.poll_read_more(&mut self.io, super::buffer::SMALL, cx)) {
-            Ok(0) => Poll::Ready(Hangup::Quiet),
-            Ok(_) => Poll::Pending,
-            Err(_) => Poll::Ready(Hangup::Gone),
+        // What a client sends ahead is kept for its turn; nothing is read behind it.
+        if !self.quiet && self.input.bytes().is_empty() {
+            match ready!(self.input.poll_read_more(&mut self.io, super::buffer::SMALL, cx)) {
+                Ok(0) => {
+                    self.quiet = true;
+                    return Poll::Ready(Hangup::Quiet);
+                }
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Hangup::Gone),
+            }
         }
+        let Some(lost_by) = self.lost_by else { return Poll::Pending };
+        self.lost.0.get_or_insert_with(|| lost_by(&self.io)).as_mut().poll(cx).map(|()| Hangup::Gone)
     }
 }
 
@@ -259,6 +297,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
     fn queue_response<'f>(&mut self, head: ResponseLine<'_>, fields: impl Iterator<Item = Field<'f>>) -> u64 {
         let out = self.begin_message(head.framing);
         let start = out.len();
+        self.head_at = Some(start);
+        let out = &mut self.queued;
         write::status_line(out, head.status, head.reason);
         for field in fields {
             write::field(out, field.name, field.value);
@@ -275,6 +315,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Downstream for H1Wire<S> {
         }
         out.extend_from_slice(b"\r\n");
         (out.len() - start) as u64
+    }
+
+    fn take_back(&mut self) -> bool {
+        let Some(start) = self.head_at.take().filter(|start| self.queued_at <= *start) else { return false };
+        self.queued.truncate(start);
+        self.encoder = Encoder::Exactly(0);
+        true
     }
 }
 

@@ -279,6 +279,10 @@ impl Downstream for H2Wire {
         self.ended
     }
 
+    fn take_back(&mut self) -> bool {
+        self.head.take().is_some()
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sending {
             Some(sending) => sending.poll_reset(cx),

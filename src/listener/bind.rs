@@ -7,19 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::ListenAddress;
+use crate::keepalive;
 
 /// Connections the kernel holds for us before they are accepted.
 const BACKLOG: i32 = 4096;
-/// How long a TCP client may be silent before the kernel asks whether it is still there, and how often it asks before it
-/// gives up: a WebSocket whose client lost its power or network gives its place back within two minutes.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
-const PROBE_EVERY: Duration = Duration::from_secs(15);
-const PROBES: u32 = 4;
 
 /// A listening address with its sockets.
 #[derive(Debug)]
@@ -113,9 +108,7 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     // Connections inherit it from the socket that accepts them, which saves each of them the system calls.
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES),
-    )?;
+    keepalive::set(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -152,19 +145,6 @@ mod tests {
             let WorkerSocket::Tcp(socket) = bound.socket(index).expect("a socket") else { unreachable!("tcp") };
             assert_eq!(socket.local_addr().expect("bound"), *address);
         }
-    }
-
-    #[test]
-    fn accepted_connections_are_asked_whether_they_are_still_there() {
-        let bound = Bound::bind(&ListenAddress::Tcp(([127, 0, 0, 1], 0).into()), 1).expect("binds");
-        let WorkerSocket::Tcp(listener) = bound.socket(0).expect("a socket") else { unreachable!("tcp") };
-        listener.set_nonblocking(false).expect("set");
-        let _client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        let (accepted, _) = listener.accept().expect("accepts");
-        let socket = socket2::SockRef::from(&accepted);
-        assert!(socket.keepalive().expect("told"));
-        assert_eq!(socket.tcp_keepalive_time().expect("told"), PROBE_AFTER);
-        assert_eq!(socket.tcp_keepalive_interval().expect("told"), PROBE_EVERY);
     }
 
     #[test]

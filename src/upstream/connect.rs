@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{self, timeout};
 
@@ -13,6 +14,7 @@ use super::pool::{Pool, PoolKey};
 use super::server::{Lease, Server};
 use super::stream::UpstreamStream;
 use super::{ServerAddress, Upstream};
+use crate::keepalive;
 use crate::rejection::Rejection;
 
 /// A connection that one request holds.
@@ -168,7 +170,8 @@ impl Upstream {
     ) -> Result<(UpstreamStream, Option<SocketAddr>), ConnectError> {
         let deadline = time::Instant::now() + self.settings.connect_timeout;
         let timed_out = |_elapsed| ConnectError::Timeout { server: server.label().into() };
-        time::timeout_at(deadline, open_by(era, server, deadline)).await.map_err(timed_out)?
+        let opening = open_by(era, server, deadline, self.settings.write_timeout);
+        time::timeout_at(deadline, opening).await.map_err(timed_out)?
     }
 }
 
@@ -176,11 +179,12 @@ async fn open_by(
     era: &Era,
     server: &Server,
     deadline: time::Instant,
+    write_timeout: Duration,
 ) -> Result<(UpstreamStream, Option<SocketAddr>), ConnectError> {
     let tls_error = |source| ConnectError::Tls { server: server.label().into(), source };
     match server.address() {
         ServerAddress::Tcp { .. } => {
-            let (tcp, address) = dial(server, deadline).await?;
+            let (tcp, address) = dial(server, deadline, write_timeout).await?;
             let stream = match &era.tls {
                 Some(tls) => UpstreamStream::Tls(Box::new(tls.handshake(tcp).await.map_err(tls_error)?)),
                 None => UpstreamStream::Tcp(tcp),
@@ -201,7 +205,11 @@ async fn open_by(
 
 /// A TCP connection to the first address that takes one. Each address gets an even share of the time left, so that one
 /// that swallows packets does not use up the time of the next.
-async fn dial(server: &Server, deadline: time::Instant) -> Result<(TcpStream, SocketAddr), ConnectError> {
+async fn dial(
+    server: &Server,
+    deadline: time::Instant,
+    write_timeout: Duration,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let addresses = server.addresses().clone();
     let mut failed = ConnectError::Unresolved { server: server.label().into() };
     let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
@@ -210,8 +218,10 @@ async fn dial(server: &Server, deadline: time::Instant) -> Result<(TcpStream, So
         left = left.saturating_sub(1);
         failed = match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Without it small requests may wait for an acknowledgement; a socket that refuses it still works.
+                // Without it small requests may wait for an acknowledgement; a socket that refuses an option still works.
                 stream.set_nodelay(true).ok();
+                let socket = SockRef::from(&stream);
+                keepalive::set(&socket).and_then(|()| keepalive::allow(&socket, write_timeout)).ok();
                 return Ok((stream, *address));
             }
             Ok(Err(source)) => ConnectError::Refused { server: server.label().into(), source },

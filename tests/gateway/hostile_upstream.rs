@@ -94,7 +94,7 @@ fn a_malformed_body_never_looks_complete() {
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         script.set(&[&head[..], b"5\r\nfirst\r\n", &case.bytes[..]].concat());
         let mut client = Client::connect(gate.address(0));
-        ask(&mut client, "GET", "/", "");
+        ask(&mut client, "GET", "/", "Connection: close\r\n");
         let all = client.read_to_close();
         assert!(!looks_complete(&all), "{}: {}", case.name, cases::escape(&all));
         let before = origin.connections();

@@ -23,6 +23,7 @@ mod commands; // check, serve that cannot start, and what demo prints
 mod configreload; // SIGHUP, all or nothing
 mod conformance; // WebSocket frames, right and wrong: the same through the gate as direct
 mod contract; // the contract as written, and each of its settings turned
+mod early; // exchanges that break off: refused, answered too soon or wrongly, left by their client
 mod framing; // every row of the head and body tables, as bytes on a socket
 mod grpc; // HTTP/2 towards upstreams, and gRPC end to end
 mod hostile_upstream; // answers that break every rule

@@ -408,3 +408,52 @@ fn a_route_that_a_reload_takes_away_takes_its_streams_along() {
     let series = r#"keygate_connections_closed_total{reason="route_ended"}"#;
     eventually("both are counted", || (gate.metric(series) == 2.0).then_some(()));
 }
+
+#[test]
+fn a_route_that_a_reload_closes_to_strangers_ends_their_streams_but_no_preflight() {
+    let (origin, asked) = handing_over();
+    let gate = Gateway::start(&config_with(
+        &origin,
+        "  - { path: /, upstream: app, access: public, cors_preflight: true }\n",
+        "",
+    ));
+    let stream = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    let preflight = "Origin: https://a.test\r\nAccess-Control-Request-Method: GET\r\n";
+    let with_key = &*format!("X-Api-Key: {ALICE}\r\n");
+    let mut open = Vec::new();
+    for (name, head, more) in [
+        ("anybody's stream", "GET /a", ""),
+        ("anybody's OPTIONS", "OPTIONS /a", ""),
+        ("alice's stream", "GET /a", with_key),
+        ("anybody's stream where a key route is new", "GET /shut/a", ""),
+        ("a preflight", "OPTIONS /a", preflight),
+    ] {
+        let mut client = Client::connect(gate.address(0));
+        client.send(format!("{head} HTTP/1.1\r\nHost: a\r\n{more}\r\n"));
+        let mut server = handed(&asked);
+        server.write_all(stream.as_bytes()).expect("sent");
+        assert_eq!(client.take(15), b"HTTP/1.1 200 OK", "{name}");
+        open.push((name, client, server));
+    }
+    let carved = "  - { path: /shut/, upstream: app }\n  \
+                  - { path: /, upstream: app, access: public, cors_preflight: true }\n";
+    let keyed = "  - { path: /, upstream: app, cors_preflight: true }\n";
+    for (routes, ends) in [(carved, &[3][..]), (keyed, &[0, 1][..])] {
+        assert!(gate.reload(&config_with(&origin, routes, "")));
+        for at in ends {
+            let (name, client, _) = &mut open[*at];
+            assert!(!client.read_to_close().ends_with(b"more"), "{name}");
+        }
+        for (at, (name, client, server)) in open.iter_mut().enumerate() {
+            if !ends.contains(&at) && (at == 2 || at == 4) {
+                server.write_all(b"4\r\nmore\r\n").expect("sent");
+                let mut got = Vec::new();
+                while !got.ends_with(b"more") {
+                    got.extend(client.take(1));
+                }
+                assert!(!got.is_empty(), "{name}");
+            }
+        }
+    }
+    gate.expect_metric(r#"keygate_connections_closed_total{reason="route_ended"}"#, 3.0);
+}
