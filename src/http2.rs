@@ -12,7 +12,7 @@ mod wire;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,21 +28,21 @@ use crate::engine::watchdog::Watchdog;
 use crate::engine::worker::Worker;
 use crate::metrics::ClosedReason;
 use sips::Sips;
-use stream::Stream;
+use stream::{Standing, Stream};
 
 /// Streams a client may have open at once.
 const MAX_STREAMS: u32 = 100;
 /// Requests of a connection under way at once, those among them that the client gave up and that are still being put away.
 /// Beyond it no stream is looked at, and the crate counts those that are reset.
 const MOST_TASKS: usize = 2 * MAX_STREAMS as usize;
-/// The same before the first admission of a key: then nothing more is even read until they are refused, which waits for nobody.
+/// The same before anything was let in: then nothing more is even read until they are refused, which waits for nobody.
 const MOST_STRANGE_TASKS: usize = 8;
-/// Window of a connection, and of each of its streams, before its first admission (decision 35): all that a stranger can
+/// Window of a connection, and of each of its streams, before its first admission of a key (decision 35): all that a stranger can
 /// make the gate hold of bodies.
 const STRANGER_WINDOW: u32 = 65_535;
-/// Window of a connection after its first admission.
+/// Window of a connection after its first admission of a key.
 const WINDOW: u32 = 1024 * 1024;
-/// Window of each stream after its connection's first admission.
+/// Window of each stream after its connection's first admission of a key.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Most bytes of an answer held per stream.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -64,8 +64,8 @@ where
     let first_head_by = now() + settings.header_timeout;
     let mut closed = pin!(peer.listener.clone().closed());
     let deadline = tokio::time::Instant::from_std(first_head_by);
-    let admitted = Arc::<AtomicBool>::default();
-    let io = Sips::new(io, admitted.clone());
+    let standing = Arc::<Standing>::default();
+    let io = Sips::new(io, standing.clone());
     let shaken = tokio::select! {
         shaken = tokio::time::timeout_at(deadline, builder(&settings).handshake::<_, Bytes>(io)) => shaken,
         () = closed.as_mut() => return ClosedReason::Shutdown,
@@ -80,7 +80,7 @@ where
         peer,
         worker,
         streams: JoinSet::new(),
-        admitted,
+        standing,
         widened: false,
         closing: None,
         idle_until: first_head_by,
@@ -120,8 +120,8 @@ struct Serving<S> {
     peer: Arc<Peer>,
     worker: Arc<Worker>,
     streams: JoinSet<()>,
-    /// Set by the first stream whose key is admitted; what needs no key leaves the client a stranger.
-    admitted: Arc<AtomicBool>,
+    /// Noted by its streams: what needs no key leaves the client a stranger.
+    standing: Arc<Standing>,
     /// Whether the windows were opened for it.
     widened: bool,
     /// Why it is being closed, once it is.
@@ -149,7 +149,7 @@ where
             };
             match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let stream = Stream::new(respond, &self.peer, &self.worker, &self.admitted);
+                    let stream = Stream::new(respond, &self.peer, &self.worker, &self.standing);
                     self.streams.spawn(stream.serve(request));
                     continue;
                 }
@@ -176,7 +176,7 @@ where
 
     /// The bound on requests under way, where it is reached.
     fn reached(&self) -> Option<usize> {
-        let most = if self.admitted.load(Ordering::Relaxed) { MOST_TASKS } else { MOST_STRANGE_TASKS };
+        let most = if self.standing.let_in.load(Ordering::Relaxed) { MOST_TASKS } else { MOST_STRANGE_TASKS };
         (self.streams.len() >= most).then_some(most)
     }
 
@@ -192,9 +192,9 @@ where
         self.connection.graceful_shutdown();
     }
 
-    /// Opens the windows once a stream was admitted. An admitted stream wakes its connection by what it reads or answers.
+    /// Opens the windows once a key was admitted. An admitted stream wakes its connection by what it reads or answers.
     fn widen(&mut self) {
-        if self.widened || !self.admitted.load(Ordering::Relaxed) {
+        if self.widened || !self.standing.keyed.load(Ordering::Relaxed) {
             return;
         }
         self.connection.set_target_window_size(WINDOW);

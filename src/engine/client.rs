@@ -29,6 +29,6 @@ pub(crate) trait Client: Send {
     /// Reads and drops what is left of the request's body, where that is worth its while; says whether all of it is gone.
     fn drain(&mut self) -> impl Future<Output = bool> + Send;
 
-    /// Told once a request with a good key is admitted: no stranger any more. One let in without a key stays one.
-    fn admitted(&mut self) {}
+    /// Told once a request is admitted; `keyed` is false where it is let in without a key, which leaves the client a stranger.
+    fn admitted(&mut self, _keyed: bool) {}
 }

@@ -103,9 +103,7 @@ async fn decide_and_forward<C: Client>(
         Err(refused) => return reply::refuse(client, policy, request, *refused, report).await,
     };
     note_admitted(report, &admitted);
-    if admitted.principal().is_some() {
-        client.admitted();
-    }
+    client.admitted(admitted.principal().is_some());
     if let Some(login) = admitted.login() {
         return reply::log_in(client, policy, request, login, report).await;
     }

@@ -5,30 +5,32 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Most bytes read in one turn before the connection's first admission.
+use super::stream::Standing;
+
+/// Most bytes read in one turn before the connection's first admission of a key.
 const SIP: usize = 512;
 
-/// A transport that is read in sips until `admitted`.
+/// A transport that is read in sips until a key is admitted.
 pub(super) struct Sips<S> {
     io: S,
-    admitted: Arc<AtomicBool>,
+    standing: Arc<Standing>,
     left: usize,
 }
 
 impl<S> Sips<S> {
-    pub(super) fn new(io: S, admitted: Arc<AtomicBool>) -> Self {
-        Self { io, admitted, left: SIP }
+    pub(super) fn new(io: S, standing: Arc<Standing>) -> Self {
+        Self { io, standing, left: SIP }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Sips<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.admitted.load(Ordering::Relaxed) {
+        if self.standing.keyed.load(Ordering::Relaxed) {
             return Pin::new(&mut self.io).poll_read(cx, buffer);
         }
         if self.left == 0 {

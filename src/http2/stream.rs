@@ -24,12 +24,21 @@ use crate::http1::request::RequestHead;
 use crate::metrics::ClosedReason;
 use crate::rejection::Rejection;
 
+/// What the requests of a connection were let in by so far.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// One was admitted, with or without a key: requests on it may wait for a server.
+    pub(super) let_in: AtomicBool,
+    /// One was admitted by its key: it is no stranger's any more.
+    pub(super) keyed: AtomicBool,
+}
+
 /// A stream that was just opened.
 pub(super) struct Stream {
     respond: SendResponse<Bytes>,
     peer: Arc<Peer>,
     worker: Arc<Worker>,
-    admitted: Arc<AtomicBool>,
+    standing: Arc<Standing>,
 }
 
 /// A stream in the middle of its exchange.
@@ -38,29 +47,29 @@ struct Exchange {
     watchdog: Watchdog,
     peer: Arc<Peer>,
     worker: Arc<Worker>,
-    admitted: Arc<AtomicBool>,
+    standing: Arc<Standing>,
 }
 
 impl Stream {
-    /// A stream to be answered by `respond`; sets `admitted` once its request is.
+    /// A stream to be answered by `respond`; notes in `standing` what its request was let in by.
     pub(super) fn new(
         respond: SendResponse<Bytes>,
         peer: &Arc<Peer>,
         worker: &Arc<Worker>,
-        admitted: &Arc<AtomicBool>,
+        standing: &Arc<Standing>,
     ) -> Self {
-        Self { respond, peer: peer.clone(), worker: worker.clone(), admitted: admitted.clone() }
+        Self { respond, peer: peer.clone(), worker: worker.clone(), standing: standing.clone() }
     }
 
     /// Serves it to its end.
     pub(super) async fn serve(self, request: http::Request<RecvStream>) {
-        let Self { respond, peer, worker, admitted } = self;
+        let Self { respond, peer, worker, standing } = self;
         let policy = worker.gate.policy.load_full();
         let (parts, body) = request.into_parts();
         let read = read_head(&parts, !body.is_end_stream(), &policy.request.head);
         drop(parts);
         let wire = H2Wire::new(body, respond);
-        let mut exchange = Exchange { wire, watchdog: Watchdog::default(), peer, worker, admitted };
+        let mut exchange = Exchange { wire, watchdog: Watchdog::default(), peer, worker, standing };
         let head = match read {
             Ok(head) => head,
             Err(rejection) => return reply::refuse_unread(&mut exchange, &rejection).await,
@@ -106,8 +115,9 @@ impl Client for Exchange {
         self.wire.body_is_over()
     }
 
-    fn admitted(&mut self) {
-        self.admitted.store(true, Ordering::Relaxed);
+    fn admitted(&mut self, keyed: bool) {
+        self.standing.let_in.store(true, Ordering::Relaxed);
+        self.standing.keyed.fetch_or(keyed, Ordering::Relaxed);
     }
 }
 

@@ -257,6 +257,21 @@ fn what_needs_no_key_opens_no_wider_window() {
     }
 }
 
+#[test]
+fn many_requests_without_a_key_wait_for_a_server_and_hold_up_no_other() {
+    let (origin, free) = holding();
+    let gate =
+        TlsGate::start(&config_http2(&origin, "", "").replace("upstream: app }", "upstream: app, access: public }"));
+    let mut client = gate.connect();
+    let held: Vec<_> = (0..30).map(|_| client.open(H2Client::head("GET", "/held", &[]), true)).collect();
+    eventually("all are at the server", || (origin.requests().len() == 30).then_some(()));
+    assert_eq!(client.request("POST", "/", &[], &[b'x'; 200_000]).status, 200);
+    free.store(true, Ordering::SeqCst);
+    for (response, _) in held {
+        assert_eq!(client.wait(answer(response)).unwrap().text(), "done");
+    }
+}
+
 /// What each of many strangers makes the gate hold, in KiB: now, and at its highest. Each opens 99 streams with `fields` behind
 /// the request's own, gives no window for their answers, reads nothing, and leaves a last head unfinished.
 fn held_by_strangers(gate: &TlsGate, fields: &[u8], strangers: usize) -> (usize, usize) {
