@@ -7,16 +7,16 @@ mod redact;
 mod tests;
 pub(crate) mod writer;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use rustix::fs::{Mode, OFlags};
 
 pub use self::line::{Line, Outcome, Protocol};
 pub use self::redact::{CredentialNames, RedactedTarget};
@@ -135,6 +135,15 @@ impl Handle {
     }
 }
 
+fn open_file(path: &Path) -> io::Result<File> {
+    // A pipe that nobody reads is an error at once; waiting for its reader would hold up start and reload.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)?;
+    // The writing thread may wait for a slow one.
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file.into())
+}
+
 fn open(settings: &Settings) -> io::Result<(Sink, u8)> {
     let (sink, is_terminal): (Sink, bool) = match &settings.access {
         Target::Off => return Ok((None, OFF)),
@@ -146,8 +155,7 @@ fn open(settings: &Settings) -> io::Result<(Sink, u8)> {
         Target::File(path) => {
             // Names and addresses of people: not for every user of the machine.
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(named)?;
-            (Some(Box::new(file)), false)
+            (Some(Box::new(open_file(path).map_err(named)?)), false)
         }
     };
     Ok((sink, if settings.format_for(is_terminal) == Format::Json { JSON } else { TEXT }))

@@ -184,7 +184,9 @@ impl App {
         let app = self.clone();
         // Files can hang, and this thread has signals, health and probes to look after.
         let loading = tokio::task::spawn_blocking(move || config::load(&path, &*app.environment));
-        let loaded = loading.await.map_err(|error| vec![format!("reading the configuration failed: {error}")])?;
+        let in_time = tokio::time::timeout(run::LOAD_WAIT, loading).await;
+        let loaded = in_time.map_err(|_late| vec!["reading the configuration takes too long".to_owned()])?;
+        let loaded = loaded.map_err(|error| vec![format!("reading the configuration failed: {error}")])?;
         let loaded = loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let new = loaded.config;
         let (upstreams, policy) = {

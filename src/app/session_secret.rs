@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::credential::Source;
+use crate::keyring::source;
 use crate::session::SessionSecret;
 
 /// Reads the secret, or makes one. `None` where no cookie is a credential. Without a state file it lives as long as the
@@ -29,7 +30,7 @@ pub(super) fn load(config: &Config) -> io::Result<Option<SessionSecret>> {
 
 fn kept_in(path: &Path) -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    match fs::File::open(path) {
+    match source::open(path) {
         Ok(mut file) => file.read_exact(&mut bytes).map(|()| bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let bytes = fresh()?;

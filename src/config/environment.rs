@@ -1,10 +1,10 @@
 //! What a configuration may read besides its own text: variables and files. Handed in, so that tests use a map.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::problem::Fault;
+use crate::keyring::source;
 
 /// The variables and files a configuration refers to.
 pub trait Environment {
@@ -25,6 +25,7 @@ pub(super) fn why(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        io::ErrorKind::InvalidInput => "it is not a regular file".to_owned(),
         kind => kind.to_string(),
     }
 }
@@ -39,7 +40,9 @@ impl Environment for System {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
+        let mut bytes = Vec::new();
+        source::open(path)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -99,14 +99,30 @@ impl From<ReadError> for Problem {
     }
 }
 
+/// Opens a regular file for reading, and nothing that could hold its reader for ever, as a pipe without a writer does.
+///
+/// Errors: as `open`; [`io::ErrorKind::IsADirectory`] for a folder, [`io::ErrorKind::InvalidInput`] for what else is no
+/// regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = open_at_once(path)?;
+    match file.metadata()? {
+        found if found.is_file() => Ok(file),
+        found if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+    }
+}
+
+fn open_at_once(path: &Path) -> io::Result<File> {
+    // Without NONBLOCK a pipe at this path would hold the reader for ever.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
 /// Reads the file at `path` through one descriptor, so that what was checked is what is read.
 ///
 /// Errors: [`ReadError`]; `Changing` when size, times or content moved between the first look and the last byte.
 pub fn read(path: &Path) -> Result<Source, ReadError> {
-    // Without NONBLOCK a pipe at this path would hold the reader for ever.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| ReadError::from(io::Error::from(e)))?;
-    let mut file = File::from(descriptor);
+    let mut file = open_at_once(path)?;
     let before = file.metadata()?;
     if !before.is_file() {
         return Err(ReadError::NotAFile);

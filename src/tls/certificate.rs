@@ -1,7 +1,6 @@
 //! One certificate chain with its key, read from two PEM files and checked to belong together.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::{CertificateFiles, TlsProblem};
+use crate::keyring::source;
 
 /// A certificate ready to be served.
 pub struct Certificate {
@@ -111,7 +111,7 @@ impl Pair {
 fn read(path: &Path) -> Result<Vec<u8>, TlsProblem> {
     let unreadable = |error: std::io::Error| problem(path, &format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
-    File::open(path).map_err(unreadable)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    source::open(path).map_err(unreadable)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(problem(path, "is too large for a certificate or key"));
     }

@@ -5,12 +5,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use crate::support::client::{Client, get};
 use crate::support::gateway::Gateway;
 use crate::support::origin::{Answer, Origin};
 use crate::support::pki::{self, Authority};
-use crate::support::{ALICE, BOB, config, config_with, eventually};
+use crate::support::{ALICE, BOB, config, config_with, entry, eventually, keys_with};
 
 /// The addresses that the gate said it listens on since line `from` of its log, in order.
 fn listening(gate: &Gateway) -> Vec<String> {
@@ -249,4 +250,44 @@ fn a_login_added_by_reload_works() {
     // It stays the same over the next reload.
     assert!(gate.reload(&with_login));
     assert_eq!(get(gate.address(0), "/page", &[("Cookie", &cookie)]).status, 200);
+}
+
+/// A pipe at any of these places held the reload for ever, with it every later one, and at some the reload of keys too.
+#[test]
+fn a_pipe_in_place_of_any_file_holds_nothing_up() {
+    let origin = Origin::ok();
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.issue_to(dir.path(), "good", &["gate.test"]);
+    assert!(Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
+    let good = config(&origin);
+    let gate = Gateway::start_in(dir, &good, crate::support::KEYS, &[]);
+    let tls = |cert: &str, key: &str| {
+        let tls = format!("tls: {{ certificates: [{{ cert: {cert}, key: {key} }}] }}");
+        good.replace("127.0.0.1:0\" }]", &format!("127.0.0.1:0\", {tls} }}]"))
+    };
+    let secret = "  - { path: /, upstream: app, set_headers: { X-Secret: \"${file:pipe}\" } }\n";
+    let log = good.replace("access: stdout", &format!("access: {}", gate.path("pipe").display()));
+    assert_ne!(log, good);
+    for (text, says) in [
+        (config_with(&origin, secret, ""), "it is not a regular file"),
+        (tls("pipe", "good.key"), "it is not a regular file"),
+        (tls("good.pem", "pipe"), "it is not a regular file"),
+        (log, "log.access"),
+    ] {
+        refuses(&gate, &text, says);
+    }
+    // The configuration itself.
+    let failures = r#"keygate_config_reloads_total{result="failure"}"#;
+    let before = gate.metric(failures);
+    fs::remove_file(gate.path("keygate.yaml")).unwrap();
+    fs::rename(gate.path("pipe"), gate.path("keygate.yaml")).unwrap();
+    gate.signal("HUP");
+    eventually("a pipe is refused", || (gate.metric(failures) > before).then_some(()));
+    // Keys and the next reload work as ever.
+    gate.replace_keys(&keys_with(&[entry("f4a2c000", "frank", "frank-key", "")]));
+    let status = || get(gate.address(0), "/", &[("X-Api-Key", "frank-key")]).status;
+    eventually("the new key", || (status() == 200).then_some(()));
+    fs::remove_file(gate.path("keygate.yaml")).unwrap();
+    assert!(gate.reload(&good));
 }

@@ -329,3 +329,35 @@ fn a_start_needs_a_good_file() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).expect("mode set");
     assert_eq!(load(&path).expect("good").warnings.len(), 2, "its group may write, everybody may read");
 }
+
+/// What `build` makes of `bytes` where `before` is in force: how many keys, or that it is refused.
+fn built(bytes: &[u8], before: &str) -> Option<usize> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("keys.yaml");
+    fs::write(&path, bytes).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode set");
+    let read = source::read(&path);
+    let content = Content::of(&read);
+    let in_force = SourceFacts::of(before.as_bytes().to_vec());
+    build(read, content, Some(&in_force)).ok().map(|built| built.keyring.len())
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_never_taken_for_a_shorter_set() {
+    let marked = text(&["first", "second", "third"]);
+    let unmarked = marked.replace("...\n", "");
+    for whole in [&marked, &unmarked] {
+        for at in 0..whole.len() {
+            let taken = built(&whole.as_bytes()[..at], whole);
+            // Only the newline after the marker may be missing: the marker says that nothing else is.
+            let is_whole = *whole == marked && at == whole.len() - 1;
+            assert_eq!(taken, is_whole.then_some(3), "cut at {at} of {}", whole.len());
+        }
+        assert_eq!(built(whole.as_bytes(), whole), Some(3));
+    }
+    // A new file that arrives cut, where it is no beginning of the one in force, needs the marker to be known as whole.
+    let other = text(&["fourth", "fifth"]);
+    for at in 0..other.len() - 1 {
+        assert_eq!(built(&other.as_bytes()[..at], &marked), None, "cut at {at}");
+    }
+}

@@ -112,6 +112,25 @@ fn a_flood_of_addresses_does_not_grow_the_table_nor_free_the_blocked() {
 }
 
 #[test]
+fn a_table_full_of_blocked_addresses_keeps_them_and_blocks_no_stranger() {
+    let (throttle, clock) = (throttle(20, 60, 1600), Clock::new());
+    let block = |number: u64| while throttle.fail(Address::V6(number), clock.0).is_ok() {};
+    // Enough to fill every set of the table, so that a new address always takes the place of one that is blocked.
+    (0..16_000).for_each(block);
+    let blocked = |now| (0..16_000).filter(|number| throttle.is_blocked(Address::V6(*number), now).is_some()).count();
+    assert_eq!((throttle.addresses(), blocked(clock.0)), (1600, 1600));
+    // A newcomer is told 401 as if the table were empty, and the next newcomer takes its place and no other: each of the
+    // 100 sets loses one blocked address, however many come.
+    for number in 100_000..200_000 {
+        assert!(throttle.fail(Address::V6(number), clock.0).is_ok(), "{number}");
+    }
+    assert_eq!((throttle.addresses(), blocked(clock.0)), (1600, 1500));
+    // A record is lost to a newcomer only that tried as often as its owner, which gains nobody an attempt.
+    assert!(throttle.fail(Address::V6(1 << 40), clock.0).is_ok());
+    assert!(throttle.is_blocked(Address::V6(1 << 40), clock.0).is_none());
+}
+
+#[test]
 fn strangers_share_a_public_routes_bucket_per_address_and_route() {
     let (limiter, clock) = (Limiter::new(100), Clock::new());
     let (open, other): (Arc<str>, Arc<str>) = (Arc::from("open"), Arc::from("other"));
