@@ -28,6 +28,7 @@ use crate::limit::throttle::Throttle;
 use crate::listener::files;
 use crate::metrics::Metrics;
 use crate::own_log::{self, OwnLog};
+use crate::state::writer::{self, Writer};
 use crate::upstream::registry::{Running, Upstreams};
 
 use self::listeners::Listeners;
@@ -115,7 +116,11 @@ pub fn run(options: Options) -> Result<(), StartError> {
         server.add_service(WorkerService::new(index, app.0.gate.clone(), app.0.open.subscribe()));
     }
     let stopping = app.0.clone();
+    let state = stopping.keep_state().map_err(StartError::system)?;
     server.run(RunArgs { shutdown_signal: Box::new(run::Manager::new(app.0, app.1, app.2)) });
+    if let Some(state) = state {
+        state.finish(run::LAST_COUNTS);
+    }
     stopping.gate.access_log.flush(run::LAST_LINES);
     stopping.own_log.flush(run::LAST_LINES);
     Ok(())
@@ -152,12 +157,14 @@ fn build(
         .map_err(|error| StartError::system(format!("log.access: {error}")))?;
     let (epoch, epoch_seen) = watch::channel(0);
     let (draining, draining_seen) = watch::channel(false);
+    let limiter = Limiter::new(MOST_STRANGERS);
+    let limiter = if config.state_path.is_some() { limiter.recorded() } else { limiter };
     let gate = Arc::new(Gate {
         policy: ArcSwap::from_pointee(policy),
         keyring: reloader.keyring(),
         epoch: epoch_seen,
         draining: draining_seen,
-        limiter: Limiter::new(MOST_STRANGERS),
+        limiter: Arc::new(limiter),
         throttle: ArcSwapOption::from_pointee(config.failed_auth.map(Throttle::new)),
         session: ArcSwapOption::from_pointee(session_secret::load(&config).map_err(StartError::system)?),
         connections: Arc::default(),
@@ -176,6 +183,15 @@ impl App {
     /// A panic while the lock was held leaves the last whole configuration in force.
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Restores what the state file holds, before anything is served, and keeps it from now on.
+    fn keep_state(&self) -> std::io::Result<Option<writer::Running>> {
+        let Some(path) = self.live().config.state_path.clone() else { return Ok(None) };
+        let mut writer = Writer::new(path, self.gate.limiter.clone(), self.gate.metrics.clone());
+        writer.round(self.gate.clock.now().wall);
+        let clock = self.gate.clock;
+        writer.start(move || clock.now().wall).map(Some)
     }
 
     /// Reads the configuration again and puts it in force, all or nothing; says what stands against it otherwise.

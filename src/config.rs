@@ -215,8 +215,6 @@ fn key_file(top: &mut Section<'_>) -> PathBuf {
 fn state_path(top: &mut Section<'_>) -> Option<PathBuf> {
     let mut section = top.section("state")?;
     let path = section.required("path", "name a file, or leave `state` out").and_then(certificate::file);
-    let only = "`state` keeps browser logins over a restart, and in this version nothing else".to_owned();
-    section.decoder.warning(&section.place, only, None);
     section.finish();
     path.map(|path| path.value)
 }

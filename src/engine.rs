@@ -50,7 +50,7 @@ pub(crate) struct Gate {
     pub(crate) epoch: watch::Receiver<u64>,
     /// Whether the gate is going away; tunnels end by it, the rest by the closing of its listener.
     pub(crate) draining: watch::Receiver<bool>,
-    pub(crate) limiter: Limiter,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) throttle: ArcSwapOption<Throttle>,
     /// Signs browser logins; `None` where no cookie is a credential.
     pub(crate) session: ArcSwapOption<SessionSecret>,

@@ -24,6 +24,7 @@ pub mod keepalive;
 pub mod listener;
 pub mod metrics;
 pub mod own_log;
+pub mod state;
 pub mod tls;
 pub mod tunnel;
 pub mod upstream;

@@ -1,6 +1,7 @@
 //! Limits per key: how often, how many at once, how many sockets. Exact under any concurrency; time is an argument; state
 //! belongs to the key id and outlives reloads (design rule 9, decisions 13-15).
 
+pub mod activity;
 pub mod address;
 mod bucket;
 pub mod fields;

@@ -20,7 +20,7 @@ use self::collect::Snapshot;
 use self::key::KeyCounts;
 pub use self::key::{KeyMetrics, MAX_KEYS, OTHER_KEYS};
 pub use self::label::{
-    AuthOutcome, ClosedReason, Direction, HandshakeResult, KeyOutcome, KeyState, Method, ReloadResult,
+    AuthOutcome, ClosedReason, Direction, HandshakeResult, KeyOutcome, KeyState, Method, ReloadResult, StateWrite,
 };
 use self::route::RequestCounts;
 pub use self::route::{Held, RouteMetrics, UpstreamMetrics};
@@ -60,6 +60,8 @@ pub struct Metrics {
     upstream_duration: HistogramVec,
     upstream_healthy: IntGaugeVec,
     access_log_dropped: IntCounter,
+    state_writes: Closed,
+    state_last_success: Gauge,
 }
 
 /// One counter for each value of a closed set, in the order of the set. All are there from the start, so that the first
@@ -139,6 +141,8 @@ impl Metrics {
             upstream_duration: build.histograms(&table::UPSTREAM_DURATION)?,
             upstream_healthy: build.gauges(&table::UPSTREAM_HEALTHY)?,
             access_log_dropped: build.add(IntCounter::with_opts(table::ACCESS_LOG_DROPPED.opts()))?,
+            state_writes: build.closed(&table::STATE_WRITES, StateWrite::ALL.iter().map(|result| result.label()))?,
+            state_last_success: build.add(Gauge::with_opts(table::STATE_LAST_SUCCESS.opts()))?,
             registry: build.0,
         })
     }
@@ -248,6 +252,16 @@ impl Metrics {
     /// Counts a reload of the configuration.
     pub fn config_reload(&self, result: ReloadResult) {
         self.config_reloads.add(result as usize, 1);
+    }
+
+    /// Counts a write of the state file.
+    pub fn state_write(&self, result: StateWrite) {
+        self.state_writes.add(result as usize, 1);
+    }
+
+    /// All that was counted was on disk at `now`.
+    pub fn set_state_last_success(&self, now: Timestamp) {
+        self.state_last_success.set(seconds(now));
     }
 
     /// Sets whether a server is used; `server` is its address as configured.

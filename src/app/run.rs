@@ -24,6 +24,8 @@ use crate::upstream::resolve::{Resolve, SystemResolver};
 pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
 /// How long a reload waits for its files: one that hangs must not keep every later reload from being tried.
 pub(super) const LOAD_WAIT: Duration = Duration::from_secs(30);
+/// How long the last counts may take on their way to the state file.
+pub(super) const LAST_COUNTS: Duration = Duration::from_secs(5);
 /// How long a start or reload waits for names to be resolved.
 pub(super) const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// How often the metrics about keys and readiness are brought up to date.

@@ -10,8 +10,8 @@ use crate::credential::Source;
 use crate::keyring::source;
 use crate::session::SessionSecret;
 
-/// Reads the secret, or makes one. `None` where no cookie is a credential. Without a state file it lives as long as the
-/// process.
+/// Reads the secret, or makes one. `None` where no cookie is a credential. Without a state file, and where its folder cannot
+/// be used, it lives as long as the process.
 pub(super) fn load(config: &Config) -> io::Result<Option<SessionSecret>> {
     if !config.credentials.sources.iter().any(|source| matches!(source, Source::Cookie { .. })) {
         return Ok(None);
@@ -20,8 +20,13 @@ pub(super) fn load(config: &Config) -> io::Result<Option<SessionSecret>> {
         Some(state) => {
             let mut path = state.clone().into_os_string();
             path.push(".session");
-            kept_in(Path::new(&path))
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?
+            match kept_in(Path::new(&path)) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "browser logins will end with this process");
+                    fresh()?
+                }
+            }
         }
         None => fresh()?,
     };

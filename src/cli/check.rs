@@ -170,16 +170,6 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
     }
 
     #[test]
-    fn warnings_are_marked_and_refuse_nothing() {
-        let (fine, out, err) = checked(&format!("{LEAST}state: {{ path: s.db }}"), KEYS, false);
-        assert!(fine && out.starts_with("ok: "));
-        assert_eq!(
-            err,
-            "warning: keygate.yaml:4: state: `state` keeps browser logins over a restart, and in this version nothing else\n1 warning\n"
-        );
-    }
-
-    #[test]
     fn more_connections_than_files_are_warned_of() {
         let (fine, out, err) = checked(&format!("{LEAST}connections: {{ max: 10001 }}"), KEYS, false);
         assert!(fine && out.starts_with("ok: "));

@@ -53,8 +53,6 @@ pub(super) fn rate(section: &mut Section<'_>) -> Option<Rate> {
 fn quota(mut section: Section<'_>) -> Option<Quota> {
     let requests = section.required("requests", "say how many").and_then(|slot| slot.parse(large_count));
     let per = section.required("per", "say in what time: 1h, 1d or 1mo").and_then(|slot| slot.parse(quota_window));
-    let what = "is counted, but in this version the count begins anew at each restart";
-    section.decoder.warning(&section.place, what, None);
     section.finish();
     Some(Quota { requests: requests?, per: per? })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+use super::activity::Activity;
 use super::address::Address;
 use super::fields::Fields;
 use super::permit::Permit;
@@ -59,12 +60,20 @@ impl From<Refusal> for Rejection {
 pub struct Limiter {
     keys: DashMap<KeyId, Arc<KeyState>>,
     strangers: Table<(Address, u64)>,
+    /// Whether somebody takes what keys did. If nobody does, it may be forgotten.
+    is_recorded: bool,
 }
 
 impl Limiter {
     /// A limiter that has counted nothing, and will remember at most `max_addresses` pairs of address and public route.
     pub fn new(max_addresses: usize) -> Self {
-        Self { keys: DashMap::new(), strangers: Table::new(max_addresses) }
+        Self { keys: DashMap::new(), strangers: Table::new(max_addresses), is_recorded: false }
+    }
+
+    /// The same, for one whose [`Limiter::take_activity`] is called again and again: a key is not forgotten before what it
+    /// did was taken.
+    pub fn recorded(self) -> Self {
+        Self { is_recorded: true, ..self }
     }
 
     /// Admits a request or says what stands against it. All limits must admit; a refusal spends none (decision 13).
@@ -77,11 +86,20 @@ impl Limiter {
         }
     }
 
-    /// Calls `write` with what each key used of its quota, to be kept over a restart.
+    /// Calls `write` with what each key used of its quota, to be kept over a restart: the window it was counted in last,
+    /// and the one before.
     pub fn quota_counts(&self, mut write: impl FnMut(&KeyId, QuotaCount)) {
         for entry in &self.keys {
-            if let Some(count) = entry.value().quota_count() {
-                write(entry.key(), count);
+            entry.value().quota_counts().into_iter().flatten().for_each(|count| write(entry.key(), count));
+        }
+    }
+
+    /// Hands `take` what each key did since it was last asked, if it did anything, and its quota counts now. What is handed
+    /// out is not kept here: whoever takes it keeps it until it is written.
+    pub fn take_activity(&self, mut take: impl FnMut(&KeyId, Activity, [Option<QuotaCount>; 2])) {
+        for entry in &self.keys {
+            if let Some((activity, quotas)) = entry.value().take_activity() {
+                take(entry.key(), activity, quotas);
             }
         }
     }
@@ -92,10 +110,15 @@ impl Limiter {
     }
 
     /// Forgets keys that are no longer in the key file, once forgetting gives nothing back: nothing in flight, buckets
-    /// full, the quota's window over. For reloads and housekeeping, not for requests.
+    /// full, the quota's window over; nor loses anything that is yet to be written. For reloads and housekeeping, not for requests.
     pub fn forget(&self, is_known: impl Fn(&KeyId) -> bool, now: Now) {
         // A permit holds the state, and so does a request being admitted: a count of one means that nothing is in flight.
-        self.keys.retain(|id, state| is_known(id) || Arc::strong_count(state) > 1 || !state.is_at_rest(now));
+        self.keys.retain(|id, state| {
+            is_known(id)
+                || Arc::strong_count(state) > 1
+                || !state.is_at_rest(now)
+                || (self.is_recorded && state.has_activity())
+        });
     }
 
     /// Keys that are counted now.

@@ -39,6 +39,13 @@ pub(super) struct Window {
     most: Option<NonZeroU64>,
 }
 
+impl QuotaCount {
+    /// The first second after its window; `None` where no such window can be.
+    pub fn end(&self) -> Option<i64> {
+        Some(Window::around(self.per, Timestamp::from_second(self.start).ok()?).end)
+    }
+}
+
 impl Usage {
     /// The window of `quota` that holds `now`.
     ///
@@ -60,9 +67,10 @@ impl Usage {
         window
     }
 
-    /// What was used of the current window, to be kept over a restart.
-    pub(super) fn count(&self) -> Option<QuotaCount> {
-        self.current.map(|window| QuotaCount { per: window.per, start: window.start, used: window.used })
+    /// What was used of the current window and the one before, to be kept over a restart.
+    pub(super) fn counts(&self) -> [Option<QuotaCount>; 2] {
+        let count = |window: Window| QuotaCount { per: window.per, start: window.start, used: window.used };
+        [self.current.map(count), self.previous.map(count)]
     }
 
     /// Puts back what was kept over a restart, before anything was counted; what was counted stays where it is more.

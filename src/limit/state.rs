@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::activity::Activity;
 use super::bucket::Bucket;
 use super::fields::{Fields, Standing};
 use super::limiter::Refusal;
@@ -29,6 +30,8 @@ struct Counters {
     /// By route name; as many as there are routes with limits.
     routes: Vec<(Arc<str>, Bucket)>,
     quota: Usage,
+    /// What is yet to be taken.
+    activity: Activity,
     concurrent: u32,
     websockets: u32,
 }
@@ -71,8 +74,19 @@ impl KeyState {
         counters.websockets = counters.websockets.saturating_sub(1);
     }
 
-    pub(super) fn quota_count(&self) -> Option<QuotaCount> {
-        unpoisoned(&self.counters).quota.count()
+    pub(super) fn quota_counts(&self) -> [Option<QuotaCount>; 2] {
+        unpoisoned(&self.counters).quota.counts()
+    }
+
+    /// What was done since the last call, and the quota counts with it; `None` if nothing was.
+    pub(super) fn take_activity(&self) -> Option<(Activity, [Option<QuotaCount>; 2])> {
+        let mut counters = unpoisoned(&self.counters);
+        let activity = counters.activity.take()?;
+        Some((activity, counters.quota.counts()))
+    }
+
+    pub(super) fn has_activity(&self) -> bool {
+        unpoisoned(&self.counters).activity.requests > 0
     }
 
     pub(super) fn restore_quota(&self, count: QuotaCount) {
@@ -149,6 +163,7 @@ impl Counters {
             let window = self.quota.window(quota, now.wall);
             window.used = window.used.saturating_add(1);
         }
+        self.activity.count(now.wall);
         // Counted whether bounded or not: a bound that comes with a reload counts what is open then.
         self.concurrent = self.concurrent.saturating_add(1);
         self.websockets = self.websockets.saturating_add(u32::from(websocket));

@@ -212,6 +212,18 @@ labels! {
 }
 
 labels! {
+    /// How a write of the state ended.
+    StateWrite {
+        /// It is on disk.
+        Success = "success",
+        /// Not; it is tried again.
+        Failure = "failure",
+        /// The file was put aside and a new one begun.
+        Damaged = "damaged",
+    }
+}
+
+labels! {
     /// How a TLS handshake ended.
     HandshakeResult {
         /// In a new session.

@@ -117,6 +117,10 @@ table! {
         "Whether a server is used: 1 or 0.");
     ACCESS_LOG_DROPPED = counter("keygate_access_log_dropped_total", &[],
         "Access log lines lost because their target was too slow or failed.");
+    STATE_WRITES = counter("keygate_state_writes_total", &["result"],
+        "Writes of the state file; damaged: it was put aside and a new one begun.");
+    STATE_LAST_SUCCESS = gauge("keygate_state_last_success_timestamp_seconds", &[],
+        "When all that was counted was last on disk, in seconds since 1970; 0 if never or if no state is kept.");
     BUILD = gauge("keygate_build_info", &["version", "os", "arch"],
         "Always 1; the labels say what is running.");
 }

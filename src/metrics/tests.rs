@@ -38,6 +38,8 @@ fn touched() -> (Metrics, Vec<Held>) {
     metrics.keyfile_taken("abababababab", time("2030-01-01T00:00:00Z"), Duration::from_millis(40));
     metrics.keyfile_refused();
     ReloadResult::ALL.iter().for_each(|result| metrics.config_reload(*result));
+    StateWrite::ALL.iter().for_each(|result| metrics.state_write(*result));
+    metrics.set_state_last_success(time("2030-01-01T00:00:00Z"));
     metrics.access_log_dropped().inc();
     (metrics, held)
 }

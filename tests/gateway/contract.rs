@@ -466,7 +466,7 @@ const TURNED_BY: &[(&str, &str)] = &[
     ("listen[].tls.http2", "tls::min_version_and_http2_off_hold"),
     ("admin.address", "admin::without_admin_there_is_no_listener_for_it"),
     ("keys.file", "keyreload::a_kubernetes_data_swap_is_noticed"),
-    ("state.path", "contract::the_rest_of_the_contract_turns_too"),
+    ("state.path", "state::a_quota_outlives_sigterm_and_sigkill"),
     ("credentials[].header", "contract::each_credential_source_is_read_where_the_contract_says"),
     ("credentials[].schemes", "contract::each_credential_source_is_read_where_the_contract_says"),
     ("credentials[].query", "contract::each_credential_source_is_read_where_the_contract_says"),

@@ -45,6 +45,7 @@ mod revocation; // the end of a key is the end of its connections
 mod scale; // the end of keys in a crowd of sockets and streams
 mod shutdown; // the end of the gate
 mod sse; // server-sent events
+mod state; // what outlives a restart
 mod suites; // the admission suites of other gateways, row by row
 mod tidy; // house rules: who may name what, and what the documents must hold
 mod timeouts; // a deadline for every phase, and what strangers can hold

@@ -22,6 +22,7 @@ const SAME_LAYER: &[(&str, &str, &str)] = &[
     ("route", "limit", "a route names its own rate"),
     ("admin", "metrics", "shows them"),
     ("tls", "keyring", "opens its files as the key file is, so that none can hang"),
+    ("state", "metrics", "counts its writes"),
     ("own_log", "access_log", "shares its writer and its settings"),
     ("listener", "keepalive", "sets it where connections inherit it"),
     ("engine", "keepalive", "stretches it where a write may take longer"),
