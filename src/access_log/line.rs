@@ -101,7 +101,7 @@ pub struct Line<'a> {
     pub host: Option<&'a [u8]>,
     /// Path and query; `None` when no head could be read.
     pub target: Option<RedactedTarget<'a>>,
-    /// Protocol.
+    /// Protocol; `HTTP/1.1` where no head of HTTP/1 could be read.
     pub protocol: Protocol,
     /// TLS version, `1.2` or `1.3`; `None` without TLS.
     pub tls: Option<&'static str>,
@@ -131,6 +131,35 @@ pub struct Line<'a> {
     pub closed: Option<&'static str>,
     /// `User-Agent` as sent.
     pub user_agent: Option<&'a [u8]>,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a request of which no head could be read: nothing is known of it but when it was refused.
+    pub fn unread(time: Timestamp, request_id: &'a str, protocol: Protocol) -> Self {
+        Self {
+            time,
+            request_id,
+            remote: None,
+            method: b"",
+            host: None,
+            target: None,
+            protocol,
+            tls: None,
+            key_id: None,
+            user: None,
+            route: None,
+            status: 0,
+            rejection: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            upstream: None,
+            gate: Duration::ZERO,
+            server: None,
+            closed: None,
+            user_agent: None,
+        }
+    }
 }
 
 impl Line<'_> {

@@ -20,6 +20,7 @@ use super::watchdog::Watchdog;
 use super::wire::{Fill, Wire};
 use super::wire_h1::H1Wire;
 use super::worker::Worker;
+use crate::access_log::Protocol;
 use crate::http1::body::Sender;
 use crate::http1::head::HeadLimits;
 use crate::http1::request::{Request, RequestHead};
@@ -101,7 +102,7 @@ where
             Read::Head => {}
             Read::Gone(reason) => return reason,
             Read::Refused(rejection) => {
-                Box::pin(reply::refuse_unread(&mut *connection, &rejection)).await;
+                Box::pin(reply::refuse_unread(&mut *connection, Protocol::Http11, &rejection)).await;
                 connection.linger().await;
                 return ending::closed_by(&rejection);
             }

@@ -10,11 +10,13 @@ use super::client::Client;
 use super::connection::{DRAIN_BYTES, now};
 use super::ending;
 use super::exchange::Outcome;
+use super::peer::Peer;
 use super::policy::Policy;
 use super::relay::EndReason;
 use super::report::Report;
 use super::respond::{OwnAnswer, Style};
 use super::wire::{ConnectionField, Downstream, ResponseLine, Wire};
+use crate::access_log::{Line, Protocol};
 use crate::admission::{Admitted, BrowserLogin, Refused};
 use crate::credential::challenge::is_navigation;
 use crate::http1::head::{Framing, Version};
@@ -22,22 +24,36 @@ use crate::http1::request::Request;
 use crate::identity::forwarded::{Scheme, is_trusted, public_origin};
 use crate::identity::request_id::RequestId;
 use crate::limit::fields::Fields;
-use crate::metrics::{AuthOutcome, ClosedReason, Method};
+use crate::metrics::{AuthOutcome, ClosedReason, Direction, Method};
 use crate::rejection::{AuthFailure, Rejection, phrase};
 use crate::route::Route;
 use crate::session;
 
-/// Answers a head that could not be read. There is no request to log: the connection's end tells the rest.
-pub(crate) async fn refuse_unread<C: Client>(client: &mut C, rejection: &Rejection) {
-    let gate = client.worker().gate.clone();
-    let policy = gate.policy.load_full();
-    gate.metrics.malformed(rejection.label());
-    tracing::debug!(remote = ?client.peer().address, reason = rejection.label(), "a request head was refused");
-    let id = RequestId::hex(client.worker().random());
+/// Answers a head that could not be read, with metrics and an access line of its own: nothing of what was not read is in
+/// them, nor how long it took to come.
+pub(crate) async fn refuse_unread<C: Client>(client: &mut C, protocol: Protocol, rejection: &Rejection) {
+    let worker = client.worker().clone();
+    let (policy, metrics) = (worker.gate.policy.load_full(), &worker.gate.metrics);
+    // What came too slowly may have been well-formed: it is counted by its status and its connection's end.
+    if *rejection != Rejection::HeadTimeout {
+        metrics.malformed(rejection.label());
+    }
+    let time = worker.gate.clock.now().wall;
+    let id = RequestId::hex(worker.random());
     let own = OwnAnswer::refusal(rejection, id.as_str(), &Style::default());
-    queue_own(client.sides().0, &own, &own.body, ConnectionField::Close);
+    let bytes_out = queue_own(client.sides().0, &own, &own.body, ConnectionField::Close) + own.body.len() as u64;
     let _ = write_body(client, &policy, &own.body).await;
     policy.unrouted.finish(Method::Other, own.status, Duration::ZERO);
+    metrics.bytes(Direction::Out, bytes_out);
+    let Peer { address: remote, tls, .. } = *client.peer();
+    worker.access_log.write(&Line {
+        remote,
+        tls,
+        status: own.status,
+        rejection: Some(rejection),
+        bytes_out,
+        ..Line::unread(time, id.as_str(), protocol)
+    });
 }
 
 /// Refuses what admission refused.

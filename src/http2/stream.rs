@@ -72,7 +72,7 @@ impl Stream {
         let mut exchange = Exchange { wire, watchdog: Watchdog::default(), peer, worker, standing };
         let head = match read {
             Ok(head) => head,
-            Err(rejection) => return reply::refuse_unread(&mut exchange, &rejection).await,
+            Err(rejection) => return reply::refuse_unread(&mut exchange, Protocol::Http2, &rejection).await,
         };
         let (worker, peer) = (exchange.worker.clone(), exchange.peer.clone());
         let mut report = Report::begin(&worker, &policy, &peer, Protocol::Http2, &head);

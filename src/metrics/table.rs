@@ -86,7 +86,7 @@ table! {
     RATE_LIMITED = counter("keygate_rate_limited_total", &["limit"],
         "Requests refused by a limit.");
     MALFORMED = counter("keygate_malformed_requests_total", &["reason"],
-        "Requests refused because they cannot be read in one way only.");
+        "Requests refused as malformed, too large to be read, or with a method or Expect that is not taken.");
     BYTES = counter("keygate_bytes_total", &["direction"],
         "Bytes of requests from clients (in) and of answers to them (out), tunnels included.");
     CONNECTIONS_OPEN = gauge("keygate_connections_open", &[],

@@ -34,20 +34,24 @@ pub const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// Between look-ups of a name that has never had an answer: its server is of no use until then.
 pub const RESOLVE_UNKNOWN_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks the server's name up once. A failure keeps the addresses it has and is logged.
+/// Looks the server's name up once. A failure keeps the addresses it has; it is logged when it begins and when it ends, not at
+/// every look.
 pub(super) async fn refresh(upstream: &str, server: &Server, resolver: &dyn Resolve) {
     let Some((host, port)) = server.name() else { return };
-    match resolver.resolve(host, port).await {
-        Ok(addresses) if addresses.is_empty() => {
-            tracing::warn!(upstream, server = server.label(), "name has no address; keeping the last ones");
-        }
+    let found = resolver.resolve(host, port).await.and_then(|addresses| {
+        if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
+    });
+    let changed = server.note_name(found.is_ok());
+    match found {
         Ok(addresses) => {
-            if server.set_addresses(addresses) {
+            if server.set_addresses(addresses) || changed {
                 tracing::info!(upstream, server = server.label(), addresses = ?**server.addresses(), "name resolved");
             }
         }
+        Err(_) if !changed => {}
         Err(error) => {
-            tracing::warn!(upstream, server = server.label(), %error, "name not resolved; keeping the last addresses");
+            let kept = server.addresses().len();
+            tracing::warn!(upstream, server = server.label(), %error, kept, "name not resolved; trying again");
         }
     }
 }

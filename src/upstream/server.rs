@@ -15,6 +15,7 @@ pub struct Server {
     address: ServerAddress,
     label: Box<str>,
     resolved: ArcSwap<Vec<SocketAddr>>,
+    nameless: AtomicBool,
     healthy: AtomicBool,
     checked: AtomicBool,
     in_flight: AtomicUsize,
@@ -41,6 +42,7 @@ impl Server {
             address,
             label,
             resolved: ArcSwap::from_pointee(resolved),
+            nameless: AtomicBool::new(false),
             healthy: AtomicBool::new(true),
             checked: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -50,6 +52,11 @@ impl Server {
     /// Where it is, as configured.
     pub fn address(&self) -> &ServerAddress {
         &self.address
+    }
+
+    /// Notes whether its name was found at the last look-up; says whether that is news.
+    pub(super) fn note_name(&self, found: bool) -> bool {
+        self.nameless.swap(!found, Ordering::Relaxed) == found
     }
 
     /// `host:port` or `unix:/path`, for metrics and log.

@@ -224,7 +224,35 @@ fn connections_and_unreadable_requests_are_counted_by_their_end() {
     }
     let page = gate.metrics();
     let malformed = page.lines().filter(|line| line.starts_with("keygate_malformed_requests_total{")).count();
-    assert!(malformed >= 1, "{page}");
+    assert_eq!(malformed, 1, "a slow head is not malformed: {page}");
+}
+
+#[test]
+fn heads_that_could_not_be_read_have_an_access_line() {
+    let origin = Origin::ok();
+    let gate =
+        Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", "request: { header_timeout: 1s }\n"));
+    for (head, status, reason) in [
+        ("GET /secret HTTP/1.1\r\nHost: a\r\nHost: b\r\nUser-Agent: secret\r\n\r\n", 400, "host_repeated"),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_supported"),
+        ("GET /secret HTTP/1.1\r\n", 408, "request_timeout"),
+    ] {
+        let mut client = Client::connect(gate.address(0));
+        client.send(head);
+        let response = client.read();
+        assert_eq!(response.status, status);
+        let line = gate.access_line(response.one("x-request-id").expect("an id"));
+        let told = ["status", "outcome", "reason", "remote", "protocol"].map(|name| line[name].clone());
+        assert_eq!(serde_json::json!(told), serde_json::json!([status, "refused", reason, "127.0.0.1", "HTTP/1.1"]));
+        assert!(line["target"].is_null() && line["host"].is_null() && line["method"] == "", "{line}");
+        assert!(line["bytes_out"].as_u64() > Some(100) && !line.to_string().contains("secret"), "{line}");
+    }
+    let total = || {
+        let page = gate.metrics();
+        let requests = page.lines().filter(|line| line.starts_with("keygate_requests_total{"));
+        requests.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    assert_eq!((gate.access().len(), total()), (3, 3.0), "as many lines as requests");
 }
 
 #[test]

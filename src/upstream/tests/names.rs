@@ -81,6 +81,45 @@ async fn names_move_and_the_last_good_answer_is_kept() {
     assert_eq!(names.asked(), 5, "nobody asks for a retired configuration");
 }
 
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_fails_is_logged_when_that_begins_and_when_it_ends() {
+    let (log, names) = (Log::default(), Arc::new(Names::default()));
+    let kept = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || kept.clone()).finish();
+    let _installed = tracing::subscriber::set_default(subscriber);
+    let resolver: Arc<dyn Resolve> = names.clone();
+    let upstreams = Upstreams::build(vec![settings(&[named("api.test", 80)])]).unwrap();
+    let _running = upstreams.start(&resolver, &health::no_report());
+    let told = || {
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        (text.matches("name not resolved").count(), text.matches("name resolved").count())
+    };
+    tokio::time::sleep(RESOLVE_UNKNOWN_EVERY * 10).await;
+    assert!(names.asked() >= 10 && told() == (1, 0), "{} asked, {:?}", names.asked(), told());
+    for round in 1..3 {
+        names.set("api.test", &["10.0.0.1"]);
+        tokio::time::sleep(RESOLVE_EVERY * 3).await;
+        assert_eq!(told(), (round, round));
+        names.set("api.test", &[]);
+        tokio::time::sleep(RESOLVE_EVERY * 3).await;
+        assert_eq!(told(), (round + 1, round), "no address is a failure too");
+    }
+}
+
 #[tokio::test]
 async fn all_names_are_asked_before_the_start() {
     let names = Arc::new(Names::default());
