@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod demo;
 mod keys;
+mod man;
 mod serve;
 
 /// It failed, though nothing was wrong with the command line or the configuration.
@@ -37,6 +38,10 @@ enum Command {
     Demo(demo::Args),
     /// Make, list, change and revoke keys.
     Keys(keys::Args),
+    /// Print completions for a shell.
+    Completions(man::CompletionsArgs),
+    /// Print the manual page, for `man -l -` or a file.
+    Man,
 }
 
 /// Which configuration a command is about.
@@ -73,6 +78,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Keys(args) => keys::run(args),
+        Command::Completions(args) => man::completions::<Arguments>(&args),
+        Command::Man => man::man::<Arguments>(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `keygate keys`: the whole life of a key, from its making to its end. Each command is a file; what they share is here
 //! and in `place`, `change`, `selector` and `terms`. Secrets go to standard output, once; all else to standard error.
 
+mod about;
+mod activity;
 mod audit;
 mod change;
 mod create;
@@ -12,7 +14,9 @@ mod revoke;
 mod rotate;
 mod secret;
 mod selector;
+mod show;
 mod switch;
+mod table;
 mod terms;
 mod update;
 mod words;
@@ -41,6 +45,8 @@ enum Command {
     Create(Box<create::Args>),
     /// Show all keys, or those asked for.
     List(list::Args),
+    /// Show all of one key but its hash, and the limits that hold for it.
+    Show(show::Args),
     /// Change what a key may do; what is not named stays.
     Update(Box<update::Args>),
     /// Let disabled keys in again.
@@ -61,6 +67,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let done = place.resolve().and_then(|place| match command {
         Command::Create(args) => create::run(&place, &args),
         Command::List(args) => list::run(&place, &args),
+        Command::Show(args) => show::run(&place, &args),
         Command::Update(args) => update::run(&place, &args),
         Command::Enable(args) => switch::run(&place, &args, Switch::On),
         Command::Disable(args) => switch::run(&place, &args, Switch::Off),

@@ -10,7 +10,7 @@ mod written;
 use crate::key::KeyId;
 use crate::keyring::Keyring;
 use crate::keyring::file::{self, Problem, ends_with_marker};
-pub use check::{fields_of, hash, limits, previous, span};
+pub use check::{fields_of, hash, limits, previous, span, window};
 use plan::{Plan, Splice};
 pub use written::Written;
 

@@ -36,6 +36,7 @@ mod keyfiles; // what can stand where the key file was, and changes that nothing
 mod keyreload; // the key file changes under a running gate
 mod keys; // the life of a key by the key commands
 mod keyschange; // update, enable, disable, rotate and prune
+mod keyslist; // list, show, completions and the manual
 mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants
 mod listenreload; // SIGHUP changes where the gate listens

@@ -1,10 +1,12 @@
 //! `keygate keys list`: all keys, or those asked for, as a table for people or JSON for programs.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::activity::Activities;
 use super::change::look;
 use super::place::Place;
-use super::{Failure, print};
+use super::table::{clipped, table};
+use super::{Failure, about, print, tell, terms};
 use crate::keyring::record::Record;
 
 /// `keygate keys list`.
@@ -13,38 +15,78 @@ pub(super) struct Args {
     /// Only keys of this user
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Only keys that have expired
+    #[arg(long)]
+    expired: bool,
+    /// Only keys that expire within this time, such as 7d, and have not yet
+    #[arg(long, value_name = "TIME", value_parser = terms::span, conflicts_with = "expired")]
+    expiring: Option<SignedDuration>,
+    /// Only keys that were neither used nor made within this time, such as 30d
+    #[arg(long, value_name = "TIME", value_parser = terms::span)]
+    unused: Option<SignedDuration>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+const HEADS: [&str; 10] =
+    ["ID", "NAME", "USER", "ROLES", "SCOPES", "STATE", "EXPIRES (UTC)", "LAST USED (UTC)", "TODAY", "NOTE"];
+
+/// Widest cell; whole texts are in the JSON.
+const WIDEST: usize = 40;
+
+/// As much of an id as tells keys apart; the beginning of an id names a key.
+const ID_SHOWN: usize = 8;
+
 /// Lists keys.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
-    let keyring = look(place)?;
-    let wanted = |record: &&std::sync::Arc<Record>| args.user.as_deref().is_none_or(|user| record.user() == user);
-    let records: Vec<_> = keyring.records().filter(wanted).collect();
+    let (keyring, activities, now) = (look(place)?, Activities::read(place), Timestamp::now());
+    if args.unused.is_some() && !activities.are_known() {
+        return Err(Failure::usage("it is not known which keys are unused: there is no record of what keys did"));
+    }
+    let records: Vec<&Record> =
+        keyring.records().map(AsRef::as_ref).filter(|record| args.want(record, &activities, now)).collect();
     if args.json {
-        let entries: Vec<serde_json::Value> = records.iter().map(|record| entry(record)).collect();
+        let entries = records.iter().map(|record| about::json(record, activities.of(record), now)).collect();
         return print(&serde_json::Value::Array(entries).to_string());
     }
-    for record in records {
-        let expires = record.expires().map_or_else(|| "-".to_owned(), |end: Timestamp| end.to_string());
-        let name = record.name().unwrap_or("-");
-        print(&format!("{}  {name}  {}  {}  {expires}", record.id(), record.user(), record.roles_joined()))?;
+    if records.is_empty() {
+        tell("there are no such keys");
+        return Ok(());
     }
-    Ok(())
+    let rows: Vec<_> = records.iter().map(|record| row(record, &activities, now)).collect();
+    print(table(HEADS, &rows).trim_end())
 }
 
-/// A key as JSON: everything but its hash.
-fn entry(record: &Record) -> serde_json::Value {
-    serde_json::json!({
-        "id": record.id().as_str(),
-        "name": record.name(),
-        "user": record.user(),
-        "roles": record.roles().collect::<Vec<_>>(),
-        "scopes": record.scopes().collect::<Vec<_>>(),
-        "expires": record.expires().map(|end| end.to_string()),
-        "disabled": record.disabled(),
-        "note": record.note(),
-    })
+impl Args {
+    fn want(&self, record: &Record, activities: &Activities, now: Timestamp) -> bool {
+        let expires = record.expires();
+        let ended = expires.is_some_and(|end| end <= now);
+        let soon = |span: &SignedDuration| {
+            !ended && expires.is_some_and(|end| now.checked_add(*span).map_or(true, |until| end <= until))
+        };
+        self.user.as_deref().is_none_or(|user| record.user() == user)
+            && (!self.expired || ended)
+            && self.expiring.as_ref().is_none_or(soon)
+            && self.unused.is_none_or(|span| activities.unused(record, span, now))
+    }
+}
+
+fn row(record: &Record, activities: &Activities, now: Timestamp) -> [String; 10] {
+    let activity = activities.of(record);
+    let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { clipped(text, WIDEST) };
+    let minute = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), about::minute);
+    let id = record.id().as_str();
+    [
+        id.get(..ID_SHOWN).unwrap_or(id).to_owned(),
+        shown(record.name().unwrap_or_default()),
+        shown(record.user()),
+        shown(record.roles_joined()),
+        shown(&record.scopes_joined().replace(' ', ",")),
+        about::state(record, now).to_owned(),
+        minute(record.expires()),
+        minute(activity.and_then(|activity| activity.last_used)),
+        activity.map_or_else(|| "-".to_owned(), |activity| activity.today.to_string()),
+        clipped(record.note().unwrap_or_default(), WIDEST),
+    ]
 }

@@ -117,15 +117,20 @@ pub fn limits(limits: &Limits) -> Option<Written> {
     fields.extend(limits.concurrent.map(|most| ("concurrent", number(u64::from(most.get())))));
     fields.extend(limits.websockets.map(|most| ("websockets", number(u64::from(most.get())))));
     fields.extend(limits.quota.map(|quota| {
-        let per = match quota.per {
-            QuotaWindow::Hour => "1h",
-            QuotaWindow::Day => "1d",
-            QuotaWindow::Month => "1mo",
-        };
-        let fields = vec![("requests", number(quota.requests.get())), ("per", Written::Plain(per.to_owned()))];
+        let fields =
+            vec![("requests", number(quota.requests.get())), ("per", Written::Plain(window(quota.per).to_owned()))];
         ("quota", Written::Map(fields))
     }));
     (!fields.is_empty()).then_some(Written::Map(fields))
+}
+
+/// A quota's window as it is written.
+pub fn window(per: QuotaWindow) -> &'static str {
+    match per {
+        QuotaWindow::Hour => "1h",
+        QuotaWindow::Day => "1d",
+        QuotaWindow::Month => "1mo",
+    }
 }
 
 /// A duration in the largest unit that is exact.
