@@ -336,7 +336,7 @@ fn limited(refusal: Refusal, mut refused: Box<Refused>) -> Box<Refused> {
 }
 
 /// One of the route's roles, and all of its scopes.
-fn may_use(principal: &Principal, route: &Route) -> bool {
+pub(crate) fn may_use(principal: &Principal, route: &Route) -> bool {
     let role = route.roles.is_empty() || principal.roles().any(|held| route.roles.iter().any(|role| **role == *held));
     role && route.scopes.iter().all(|scope| principal.scopes().any(|held| *held == **scope))
 }

@@ -19,6 +19,7 @@ mod switch;
 mod table;
 mod terms;
 mod update;
+mod verify;
 mod words;
 
 use std::io::{self, Write as _};
@@ -59,6 +60,8 @@ enum Command {
     Revoke(revoke::Args),
     /// Clear away keys that have expired, and replaced ones past their grace.
     Prune(prune::Args),
+    /// Say whose a key is, and what it may do: the key is typed unseen, or read from standard input.
+    Verify(verify::Args),
 }
 
 /// Runs one of the key commands.
@@ -74,6 +77,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Command::Rotate(args) => rotate::run(&place, &args),
         Command::Revoke(args) => revoke::run(&place, &args),
         Command::Prune(args) => prune::run(&place, &args),
+        Command::Verify(args) => verify::run(&place, &args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! Which key an operator means: by id, the beginning of an id, name, or the whole key on standard input, never on the
 //! command line, where every user of the machine could read it.
 
-use std::io::{self, Read as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -85,8 +85,13 @@ pub(super) fn described(record: &Record) -> String {
     format!("{}{name} of {}", record.id(), record.user())
 }
 
-/// The first line of standard input, without blanks around it.
+/// The first line of standard input, without blanks around it; typed unseen where that is a terminal.
 pub(super) fn secret_from_stdin() -> Result<Zeroizing<String>, Failure> {
+    if io::stdin().is_terminal() {
+        let typed = rpassword::prompt_password("Key (not shown): ").map(Zeroizing::new);
+        let typed = typed.map_err(|e| Failure::failed(format!("the terminal cannot be read: {e}")))?;
+        return one_key(&typed);
+    }
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_BYTES + 2));
     let most = u64::try_from(MAX_KEY_BYTES).unwrap_or(u64::MAX) + 2;
     io::stdin()
@@ -96,6 +101,10 @@ pub(super) fn secret_from_stdin() -> Result<Zeroizing<String>, Failure> {
         .map_err(|e| Failure::failed(format!("standard input cannot be read: {e}")))?;
     let text =
         std::str::from_utf8(&bytes).map_err(|_not_text| Failure::usage("the key on standard input is not text"))?;
+    one_key(text)
+}
+
+fn one_key(text: &str) -> Result<Zeroizing<String>, Failure> {
     let line = text.lines().next().unwrap_or_default().trim();
     match line.len() {
         0 => Err(Failure::usage("there is no key on standard input")),
