@@ -165,7 +165,9 @@ pub fn files(path: &Path, environment: &dyn Environment) -> Result<Files, Proble
     let absolute = std::path::absolute(path).unwrap_or_else(|_error| path.to_owned());
     let decoder = Decoder::new(path, absolute.parent().unwrap_or(Path::new("/")), environment);
     let mut top = decoder.root(&root).section().ok_or_else(|| problem(Some(1), "is not a mapping".to_owned()))?;
-    let files = Files { key_file: key_file(&mut top), state: state_path(&mut top) };
+    let key_file = key_file(&mut top);
+    let state = state_path(&mut top, &key_file);
+    let files = Files { key_file, state };
     decoder.finish().problems.into_iter().next().map_or(Ok(files), Err)
 }
 
@@ -182,11 +184,13 @@ fn decode(decoder: &Decoder<'_>, root: &Node) -> Option<Config> {
     crosscheck::upstreams(decoder, &routes.upstreams, &upstreams.names);
     crosscheck::routes(decoder, &routes.drafts);
     headers::check(decoder, &identity_names, &credentials.headers, &routes.set_headers);
+    let key_file = key_file(&mut top);
+    let state_path = state_path(&mut top, &key_file);
     let config = Config {
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         admin: admin.map(|admin| admin.value),
-        key_file: key_file(&mut top),
-        state_path: state_path(&mut top),
+        key_file,
+        state_path,
         credentials: credentials.settings,
         identity,
         default_limits,
@@ -212,9 +216,13 @@ fn key_file(top: &mut Section<'_>) -> PathBuf {
     file.map_or(default, |file| file.value)
 }
 
-fn state_path(top: &mut Section<'_>) -> Option<PathBuf> {
+/// The state file is written and, where it is damaged, put aside: it must be no file of another use.
+fn state_path(top: &mut Section<'_>, key_file: &Path) -> Option<PathBuf> {
     let mut section = top.section("state")?;
     let path = section.required("path", "name a file, or leave `state` out").and_then(certificate::file);
+    if let Some(path) = path.as_ref().filter(|path| path.value == key_file) {
+        top.decoder.problem(&path.place, "is the key file", Some("the state has a file of its own, such as state.db"));
+    }
     section.finish();
     path.map(|path| path.value)
 }

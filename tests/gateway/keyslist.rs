@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::keys::keys;
-use crate::support::gateway::{run, run_with_input, write_private};
-use crate::support::{entry, keys_with};
+use crate::support::gateway::{Gateway, run, run_with_input, write_private};
+use crate::support::origin::Origin;
+use crate::support::{ALICE, client, config_with, entry, eventually, keys_with};
 
 const HASH: &str = "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326";
 
@@ -152,4 +153,27 @@ fn completions_and_the_manual_name_every_command() {
     }
     assert!(page.contains("\\-\\-older\\-than") && page.contains("\\-\\-config"), "options are in it");
     assert_eq!(run(folder.path(), &["completions", "tcsh"]).0, 2);
+}
+
+#[test]
+fn what_keys_did_shows_while_the_gate_runs() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", "state: { path: state.db }\n"));
+    let folder = gate.path("keys.yaml").parent().unwrap().to_owned();
+    for _ in 0..3 {
+        assert_eq!(client::get(gate.address(0), "/", &[("X-Api-Key", ALICE)]).status, 200);
+    }
+    let list = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let (out, _) = keys(&folder, &[&["list", "--json"], arguments].concat());
+        serde_json::from_str(&out).unwrap()
+    };
+    // Around midnight some of the three were yesterday's.
+    let alice = eventually("her requests are written down", || {
+        list(&["--user", "alice"]).pop().filter(|alice| alice["today"].as_u64() > Some(0))
+    });
+    assert!(alice["last_used"].as_str().is_some_and(|time| time.ends_with('Z')), "{alice}");
+    let unused: Vec<_> = list(&["--unused", "30d"]).iter().map(|key| key["user"].clone()).collect();
+    assert_eq!(unused, ["bob"]);
+    let (shown, _) = keys(&folder, &["show", "amber-falcon"]);
+    assert!(shown.contains(&alice["last_used"].as_str().unwrap()[..10]), "{shown}");
 }

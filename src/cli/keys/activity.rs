@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::place::Place;
+use super::tell;
 use crate::key::KeyId;
 use crate::keyring::record::Record;
+use crate::state::{self, reader::Reader};
 
 /// What one key did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,9 +24,17 @@ pub(super) struct Activity {
 pub(super) struct Activities(Option<HashMap<KeyId, Activity>>);
 
 impl Activities {
-    /// Reads what the gate wrote down. Nothing is known where nothing is kept.
-    pub(super) fn read(_place: &Place) -> Self {
-        Self(None)
+    /// Reads what the gate wrote down; it may be running. Nothing is known where nothing is kept.
+    pub(super) fn read(place: &Place, now: Timestamp) -> Self {
+        let Some(path) = &place.state else { return Self(None) };
+        let read = Reader::open(path).and_then(|reader| reader.map(|reader| reader.activity(now)).transpose());
+        let known = read.unwrap_or_else(|error| {
+            tell(&format!("{}: what keys did cannot be read: {error}", path.display()));
+            None
+        });
+        let activity =
+            |known: state::reader::Activity| Activity { last_used: Some(known.last_used), today: known.today };
+        Self(known.map(|known| known.into_iter().map(|(id, known)| (id, activity(known))).collect()))
     }
 
     /// Whether anything is known at all.

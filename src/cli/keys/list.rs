@@ -40,7 +40,8 @@ const ID_SHOWN: usize = 8;
 
 /// Lists keys.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
-    let (keyring, activities, now) = (look(place)?, Activities::read(place), Timestamp::now());
+    let now = Timestamp::now();
+    let (keyring, activities) = (look(place)?, Activities::read(place, now));
     if args.unused.is_some() && !activities.are_known() {
         return Err(Failure::usage("it is not known which keys are unused: there is no record of what keys did"));
     }

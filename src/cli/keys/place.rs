@@ -24,7 +24,6 @@ pub(super) struct Place {
     /// The key file.
     pub(super) key_file: PathBuf,
     /// The state file, where there is one.
-    #[expect(dead_code, reason = "read once the state is kept")]
     pub(super) state: Option<PathBuf>,
     /// The whole configuration, where it can be read from here.
     pub(super) config: Option<Box<Config>>,

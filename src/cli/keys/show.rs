@@ -27,7 +27,7 @@ pub(super) struct Args {
 /// Shows the key named.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let record = Selector::read(&args.which)?.find(&look(place)?)?;
-    let activity = Activities::read(place).of(&record);
+    let activity = Activities::read(place, Timestamp::now()).of(&record);
     let defaults = place.config.as_deref().map(|config| config.default_limits);
     let now = Timestamp::now();
     if args.json {
