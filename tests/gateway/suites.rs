@@ -1,6 +1,13 @@
 //! The admission suites of other gateways as tables (rows named K Kong, A APISIX, E Envoy, G and B our own lists): each
 //! request goes through the real binary, and what counts is what the client was told, what the log says of it, and what
 //! reached the upstream.
+//!
+//! Rows that other tests hold: A2, E28 and what a key file may say in `tests/cases/keyfile`; A26, E16, E29, E30, K38
+//! and the settings that we refuse (AA6, AA7, AR5, AR6, E12, E14, E27, K37, R10) in `tests/cases/config`,
+//! `anonymous-consumer` and its neighbours; A1, A3, A4 in `leak`; AA1 to AA3 and R1 to R5 in `limits`; G3 in
+//! `http2_limits`, where `:protocol` is reset; G8 to G10 in `revocation` and `scale`; G11 in `keyreload` and
+//! `keyfiles`; G13 in `limits` and `http2_limits`; G21 in `websocket`, where a silent tunnel ends, and `early`, where
+//! silent peers are probed; G25 in `src/limit/tests` and `src/engine/clock.rs`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -84,7 +91,7 @@ fn every_source_lets_a_good_key_in_and_is_cut() {
     let mut bench = Bench::start();
     let basic = basic("whoever", ALICE);
     for (row, target, field, seen) in [
-        ("K19, K28", "/x", format!("X-Api-Key: {ALICE}"), "/x"),
+        ("K19, K28, A14 to A18, A24, A25, E19", "/x", format!("X-Api-Key: {ALICE}"), "/x"),
         ("K19", "/x", format!("x-API-key:{ALICE}"), "/x"),
         ("K23", "/x", format!("api-key: {ALICE}"), "/x"),
         ("E2", "/x", format!("Authorization: Bearer {ALICE}"), "/x"),
@@ -94,13 +101,13 @@ fn every_source_lets_a_good_key_in_and_is_cut() {
         ("clients 3", "/x", format!("Authorization: token {ALICE}"), "/x"),
         ("basic", "/x", basic, "/x"),
         ("E24", "/x", format!("Cookie: keygate_session={ALICE}"), "/x"),
-        ("K9, K27, E22", &format!("/x?api_key={ALICE}"), String::new(), "/x"),
+        ("K9, K13, K26, K27, E22", &format!("/x?api_key={ALICE}"), String::new(), "/x"),
         ("A12, A20, A21", &format!("/x?token={ALICE}"), String::new(), "/x"),
         ("K33", &format!("/x?b=2&api_key={ALICE}&a=1"), String::new(), "/x?b=2&a=1"),
         ("K34", &format!("/x?b=%2f+&api%5Fkey={ALICE}&a=%41"), String::new(), "/x?b=%2f+&a=%41"),
         ("A22", &format!("/x?api_key={ALICE}&&=&api_keys=1&Api_Key=2"), String::new(), "/x?&=&api_keys=1&Api_Key=2"),
         ("D9", "/x?api_key=alice%2dexample-key-48e8f859", String::new(), "/x"),
-        ("A19", &format!("/x?api_key={ALICE}&token={ALICE}"), format!("X-Api-Key: {ALICE}"), "/x"),
+        ("A19, E8", &format!("/x?api_key={ALICE}&token={ALICE}"), format!("X-Api-Key: {ALICE}"), "/x"),
         ("E26", &format!("/x?token={ALICE}"), format!("Cookie: keygate_session={ALICE}; a=b"), "/x"),
         ("websocket_protocol", "/x", format!("Sec-WebSocket-Protocol: a, keygate.key.{ALICE}, b"), "/x"),
     ] {
@@ -405,4 +412,43 @@ fn a_key_ends_at_its_time_without_a_restart_and_after_a_reload() {
     gate.replace_keys(&format!("# another file\n{keys}"));
     eventually("the reload", || (digest(gate.metrics()) != old).then_some(()));
     assert_eq!(ask(), 401, "K47");
+}
+
+#[test]
+fn twenty_new_keys_are_good_on_a_connection_that_was_open_before() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config(&origin));
+    let mut client = Client::connect(gate.address(0));
+    let mut ask =
+        |key: &str| client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n")).read().status;
+    assert_eq!(ask("new-key-7"), 401, "A8");
+    let new: Vec<String> = (0..20).map(|n| entry(&format!("new{n}"), "grace", &format!("new-key-{n}"), "")).collect();
+    gate.replace_keys(&keys_with(&new));
+    eventually("the new keys are in force", || (ask("new-key-7") == 200).then_some(()));
+    assert_eq!([0, 19, 20].map(|n| ask(&format!("new-key-{n}"))), [200, 200, 401], "A8");
+}
+
+#[test]
+fn a_limit_counts_right_before_an_upstream_with_a_name() {
+    let origin = Origin::ok();
+    let named = origin.address().replace("127.0.0.1", "localhost");
+    let limits = "limits: { default: { requests: 2, per: 1h } }\n";
+    let config = config_with(&origin, "  - { path: /, upstream: app }\n", limits).replace(&origin.address(), &named);
+    assert!(config.contains("localhost:"), "{config}");
+    let gate = Gateway::start(&config);
+    let ask = |key| get(gate.address(0), "/", &[("X-Api-Key", key)]).status;
+    assert_eq!([ALICE, ALICE, ALICE, BOB].map(ask), [200, 200, 429, 200], "AU");
+    assert_eq!(origin.requests().len(), 3);
+}
+
+#[test]
+fn the_realm_is_the_operators() {
+    let origin = Origin::ok();
+    let gate = Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", "realm: The lab\n"));
+    let refused = get(gate.address(0), "/", &[]);
+    let challenges = refused.all("www-authenticate");
+    assert!(
+        !challenges.is_empty() && challenges.iter().all(|it| it.ends_with(" realm=\"The lab\"")),
+        "AR3, AR4: {challenges:?}"
+    );
 }
