@@ -108,6 +108,7 @@ mod tests {
         let counts = Arc::new(ConnectionCounts::default());
         let rows = [
             ("2001:db8::1", "2001:db8::2:1", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
             ("10.0.0.1", "::ffff:10.0.0.1", true),
             ("10.0.0.1", "10.0.0.2", false),
         ];
