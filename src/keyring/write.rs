@@ -6,8 +6,13 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::keyring::source::{self, ReadError, Source, Stamp};
 
@@ -17,12 +22,21 @@ const TRIES: usize = 20;
 /// The end of the names of our temporary files.
 const TEMPORARY: &str = ".tmp";
 
+/// How long a writer waits for the one before it: longer than any change takes, but not for ever, as nobody may be looking.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Why a key file could not be written. The old one is whole then, except where [`WriteError::Unsure`] says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The folder is missing or may not be read, or a link leads nowhere.
+    /// The folder is missing or may not be read.
     #[error("the folder of the key file cannot be used: {0}")]
     Folder(io::Error),
+    /// The key file is a link to a file that is not there.
+    #[error("the key file is a link that leads nowhere")]
+    Dangling,
+    /// Another process held the lock all the time that this one was ready to wait.
+    #[error("another change of the key file has not ended in five minutes; nothing was written")]
+    Busy,
     /// The system refused to make or fill the new file.
     #[error("the new key file could not be written beside the old one, which is as it was: {0}")]
     New(io::Error),
@@ -53,33 +67,74 @@ pub struct Lock {
 ///
 /// # Errors
 ///
-/// [`WriteError::Folder`].
+/// [`WriteError::Folder`], [`WriteError::Dangling`], [`WriteError::Busy`].
 pub fn lock(path: &Path, waiting: impl FnOnce()) -> Result<Lock, WriteError> {
-    let target = target(path).map_err(WriteError::Folder)?;
+    lock_within(path, PATIENCE, waiting)
+}
+
+fn lock_within(path: &Path, patience: Duration, waiting: impl FnOnce()) -> Result<Lock, WriteError> {
+    let target = target(path)?;
     let folder = File::open(target.parent().unwrap_or(Path::new("/"))).map_err(WriteError::Folder)?;
-    if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
-        waiting();
-        flock(&folder, FlockOperation::LockExclusive).map_err(|e| WriteError::Folder(e.into()))?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            waiting();
+            wait(&folder, patience)?;
+        }
+        tried => tried.map_err(|e| WriteError::Folder(e.into()))?,
     }
     Ok(Lock { folder, target })
 }
 
+/// Waits in the queue of the system, which is fair; on a thread, since that wait has no end of its own.
+fn wait(folder: &File, patience: Duration) -> Result<(), WriteError> {
+    let same = folder.try_clone().map_err(WriteError::Folder)?;
+    let (done, outcome) = sync_channel(1);
+    thread::spawn(move || {
+        // A lock that comes too late ends with `same`.
+        let _nobody_waits = done.send(flock(&same, FlockOperation::LockExclusive));
+    });
+    let locked = outcome.recv_timeout(patience).map_err(|_too_long| WriteError::Busy)?;
+    locked.map_err(|e| WriteError::Folder(e.into()))
+}
+
 /// The path behind all links; for a file that is not there, its place in the folder that is.
-fn target(path: &Path) -> io::Result<PathBuf> {
+fn target(path: &Path) -> Result<PathBuf, WriteError> {
     match fs::canonicalize(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
-            let name = path.file_name().ok_or(e)?;
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(WriteError::Dangling);
+            }
+            let name = path.file_name().ok_or(WriteError::Folder(e))?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Ok(fs::canonicalize(folder)?.join(name))
+            Ok(fs::canonicalize(folder).map_err(WriteError::Folder)?.join(name))
         }
-        found => found,
+        found => found.map_err(WriteError::Folder),
     }
+}
+
+/// Whether this process may write a file of `size` bytes. One that may not is killed when it tries, and could tell nobody.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::FileTooLarge`].
+pub fn allowed(size: usize) -> io::Result<()> {
+    let most = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+    if u64::try_from(size).is_ok_and(|size| size <= most) {
+        return Ok(());
+    }
+    let what = format!("this process may write files of at most {most} bytes (see `ulimit -f`)");
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
 }
 
 impl Lock {
     /// The file that is read and written.
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Whether the file has other names (hard links). They keep the old content when it is replaced.
+    pub fn has_other_names(&self) -> bool {
+        fs::metadata(&self.target).is_ok_and(|file| file.nlink() > 1)
     }
 
     /// Reads the file; `None` where there is none.
@@ -108,6 +163,7 @@ impl Lock {
     /// [`WriteError`].
     pub fn replace(&self, before: Option<&Stamp>, content: &[u8]) -> Result<(), WriteError> {
         self.sweep();
+        allowed(content.len()).map_err(WriteError::New)?;
         let parent = self.target.parent().unwrap_or(Path::new("/"));
         let name = self.target.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!(".{name}.");
@@ -219,7 +275,7 @@ mod tests {
         let folder = folder();
         let dangling = folder.path().join("keys.yaml");
         symlink("nowhere.yaml", &dangling).expect("linked");
-        assert!(matches!(replace(&dangling, "x"), Err(WriteError::Folder(_))));
+        assert!(matches!(replace(&dangling, "x"), Err(WriteError::Dangling)));
         assert!(matches!(replace(Path::new("/nonexistent/keys.yaml"), "x"), Err(WriteError::Folder(_))));
     }
 
@@ -249,11 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn a_writer_that_never_ends_is_not_waited_for_for_ever() {
+        let folder = folder();
+        let path = folder.path().join("keys.yaml");
+        let held = lock(&path, || ()).expect("locked");
+        let mut told = 0;
+        let second = lock_within(&path, Duration::from_millis(1), || told += 1);
+        assert!(matches!(second, Err(WriteError::Busy)) && told == 1);
+        drop(held);
+        lock(&path, || ()).expect("the writer that gave up does not hold it");
+    }
+
+    #[test]
     fn one_writer_at_a_time() {
         let folder = folder();
         let path = folder.path().join("keys.yaml");
         fs::write(&path, "0").expect("written");
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..10 {

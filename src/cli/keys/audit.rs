@@ -3,13 +3,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::keyring::record::Record;
+use crate::keyring::write;
 
 /// What was done to one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -60,11 +61,24 @@ pub(super) fn path(target: &Path) -> PathBuf {
     path.into()
 }
 
+/// Lines just written, for as long as they may have to go again.
+pub(super) struct Noted {
+    log: File,
+    size: u64,
+}
+
+impl Noted {
+    /// Takes the lines back, since what they tell of did not come about. In a log that the system lets only grow they stay,
+    /// and the next line's `before` tells.
+    pub(super) fn take_back(self) {
+        let _stays = self.log.set_len(self.size);
+    }
+}
+
 /// Writes down what is about to be done, before it is: a change that nobody can know of must not happen.
-pub(super) fn note(target: &Path, deeds: &[Deed], before: Vec<u8>, after: &[u8]) -> io::Result<()> {
-    let (own, login) = (rustix::process::getuid().as_raw(), login_id());
-    let by = user_name(own);
-    let login = login.filter(|login| *login != own).map(user_name);
+pub(super) fn note(target: &Path, deeds: &[Deed], before: Vec<u8>, after: &[u8]) -> io::Result<Noted> {
+    let by = user_name(rustix::process::getuid().as_raw());
+    let login = login_name().filter(|login| *login != by);
     let (before, after) = (digest(&before), digest(after));
     let time = jiff::Timestamp::now().to_string();
     let mut text = Vec::new();
@@ -74,30 +88,56 @@ pub(super) fn note(target: &Path, deeds: &[Deed], before: Vec<u8>, after: &[u8])
         serde_json::to_writer(&mut text, &line)?;
         text.push(b'\n');
     }
-    let mut log = OpenOptions::new().append(true).create(true).mode(0o600).open(path(target))?;
-    whole_lines(&mut log, path(target).as_path())?;
-    log.write_all(&text)?;
-    log.sync_all()
+    let path = path(target);
+    let mut log = open(&path, target)?;
+    let size = log.metadata()?.len();
+    if !ends_with_newline(&path, size)? {
+        text.insert(0, b'\n');
+    }
+    write::allowed(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(text.len()))?;
+    let written = log.write_all(&text).and_then(|()| log.sync_all());
+    let noted = Noted { log, size };
+    match written {
+        Ok(()) => Ok(noted),
+        Err(error) => {
+            noted.take_back();
+            Err(error)
+        }
+    }
 }
 
-/// Ends a line that a killed command left half written.
-fn whole_lines(log: &mut File, path: &Path) -> io::Result<()> {
+/// Opens the log. A new one belongs to whom the key file belongs: what root did must not keep others from writing later.
+fn open(path: &Path, target: &Path) -> io::Result<File> {
+    let is_new = !path.exists();
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    if let Ok(keys) = fs::metadata(target)
+        && is_new
+    {
+        let _not_root = std::os::unix::fs::fchown(&log, Some(keys.uid()), Some(keys.gid()));
+    }
+    Ok(log)
+}
+
+/// Whether the log ends with a whole line; a killed command may have left half of one.
+fn ends_with_newline(path: &Path, size: u64) -> io::Result<bool> {
     use std::os::unix::fs::FileExt as _;
-    let size = log.metadata()?.len();
     let mut last = [b'\n'];
     if size > 0 {
         File::open(path)?.read_exact_at(&mut last, size - 1)?;
     }
-    if last == *b"\n" { Ok(()) } else { log.write_all(b"\n") }
+    Ok(last == *b"\n")
 }
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Who logged in, whatever `su` and `sudo` did since; none for a service.
-fn login_id() -> Option<u32> {
-    fs::read_to_string("/proc/self/loginuid").ok()?.trim().parse().ok().filter(|id| *id != u32::MAX)
+/// Who logged in, whatever `su` and `sudo` did since; where the system does not keep that, as in many containers, who called
+/// `sudo` or `doas`. None for a service.
+fn login_name() -> Option<String> {
+    let known = fs::read_to_string("/proc/self/loginuid").ok().and_then(|id| id.trim().parse().ok());
+    let known = known.filter(|id| *id != u32::MAX).map(user_name);
+    known.or_else(|| ["SUDO_USER", "DOAS_USER"].iter().find_map(|name| std::env::var(name).ok()))
 }
 
 /// The name of a user, or the number where the system has no name for it.
@@ -143,5 +183,16 @@ mod tests {
         assert_eq!(first["after"], last["before"]);
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(path(&keys)).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn lines_of_a_change_that_did_not_come_about_are_taken_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = folder.path().join("keys.yaml");
+        let deed = Deed { action: "revoke", key: "a1".to_owned(), ..Deed::default() };
+        note(&keys, std::slice::from_ref(&deed), Vec::new(), b"new").expect("written");
+        let before = fs::read(path(&keys)).expect("read");
+        note(&keys, &[deed], b"new".to_vec(), b"newer").expect("written").take_back();
+        assert_eq!(fs::read(path(&keys)).expect("read"), before);
     }
 }

@@ -5,12 +5,12 @@ use std::io::IsTerminal as _;
 
 use super::audit::{self, Deed};
 use super::place::Place;
-use super::{Failure, tell};
+use super::{Failure, complain, tell};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, EditError};
 use crate::keyring::file::{self, Problem};
 use crate::keyring::source::Stamp;
-use crate::keyring::write::{self, Lock};
+use crate::keyring::write::{self, Lock, WriteError};
 
 /// Files from this size on take over a second to read and write, and progress is shown.
 const SLOW_BYTES: usize = 16 * 1024 * 1024;
@@ -45,9 +45,21 @@ pub(super) fn change<T>(
     drop(keyring);
     let new = format!("{}{}", old.mark, new.text);
     progress.step("writing");
-    audit::note(lock.target(), &deeds, old.bytes(), new.as_bytes())
+    let noted = audit::note(lock.target(), &deeds, old.bytes(), new.as_bytes())
         .map_err(|e| Failure::failed(format!("nothing was changed, since the audit log cannot be written: {e}")))?;
-    lock.replace(old.stamp.as_ref(), new.as_bytes()).map_err(|e| Failure::failed(format!("{}: {e}", place.shown())))?;
+    let has_other_names = lock.has_other_names();
+    match lock.replace(old.stamp.as_ref(), new.as_bytes()) {
+        Ok(()) => {}
+        // The change is made: the command has a secret to show, or ends to tell of.
+        Err(unsure @ WriteError::Unsure(_)) => complain(&format!("{}: {unsure}", place.shown())),
+        Err(e) => {
+            noted.take_back();
+            return Err(Failure::failed(format!("{}: {e}", place.shown())));
+        }
+    }
+    if has_other_names {
+        complain(&format!("{}: the file has other names (hard links), which keep the old content", place.shown()));
+    }
     Ok(outcome)
 }
 

@@ -8,7 +8,7 @@ use super::audit::Deed;
 use super::change::{Plan, change};
 use super::place::Place;
 use super::terms::Terms;
-use super::{Failure, example, print, secret, tell, words};
+use super::{Failure, example, secret, tell, words};
 use crate::key::{ApiKey, KeyId};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, Field, Written};
@@ -88,17 +88,15 @@ fn shown(fields: &[(Field, Written)]) -> Vec<String> {
 
 fn show(place: &Place, args: &Args, made: &Made) -> Result<(), Failure> {
     let secret = made.key.expose_secret();
-    let printed = if args.json {
+    let then =
+        format!("`keygate keys revoke {0}` ends it, `keygate keys rotate --grace 0 {0}` gives it another", made.id);
+    if args.json {
         let json = serde_json::json!({
             "id": made.id.as_str(), "name": made.name, "user": args.user, "key": secret,
         });
-        print(&json.to_string())
+        secret::show(&json.to_string(), &made.id, &then)?;
     } else {
-        print(secret)
-    };
-    if let Err(mut failure) = printed {
-        failure.lines.push(format!("the key was made but could not be shown: keygate keys revoke {}", made.id));
-        return Err(failure);
+        secret::show(secret, &made.id, &then)?;
     }
     let mut about = format!("created {} ({}) for {}", made.id, made.name, args.user);
     for term in shown(&made.fields) {

@@ -7,8 +7,8 @@ use super::audit::Deed;
 use super::change::{Plan, change};
 use super::place::Place;
 use super::selector::{Selector, described};
-use super::{Failure, example, print, secret, tell, terms};
-use crate::key::ApiKey;
+use super::{Failure, example, secret, tell, terms};
+use crate::key::{ApiKey, KeyId};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, Field};
 use crate::keyring::record::Record;
@@ -29,6 +29,7 @@ pub(super) struct Args {
 
 /// A key with its new secret.
 struct Rotated {
+    id: KeyId,
     key: ApiKey,
     json: serde_json::Value,
     about: Vec<String>,
@@ -62,7 +63,7 @@ fn rotate(
     Ok(Plan {
         changes: vec![Change::Set(record.id().clone(), fields)],
         deeds: vec![Deed::about("rotate", &record, vec![old])],
-        outcome: Rotated { key, json, about: about(&record, until, now) },
+        outcome: Rotated { id: record.id().clone(), key, json, about: about(&record, until, now) },
     })
 }
 
@@ -86,10 +87,12 @@ fn about(record: &Record, until: Option<Timestamp>, now: Timestamp) -> Vec<Strin
 }
 
 fn show(place: &Place, args: &Args, rotated: &Rotated) -> Result<(), Failure> {
-    let printed = if args.json { print(&rotated.json.to_string()) } else { print(rotated.key.expose_secret()) };
-    if let Err(mut failure) = printed {
-        failure.lines.push("the key has a new secret that could not be shown: rotate it again".to_owned());
-        return Err(failure);
+    let id = &rotated.id;
+    let then = format!("`keygate keys rotate {id}` gives it another, and ends the secret before this one at once");
+    if args.json {
+        secret::show(&rotated.json.to_string(), id, &then)?;
+    } else {
+        secret::show(rotated.key.expose_secret(), id, &then)?;
     }
     for line in &rotated.about {
         tell(line);
