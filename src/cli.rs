@@ -1,6 +1,7 @@
 //! The command line: one file per command; the only room that prints.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ mod check;
 mod demo;
 mod keys;
 mod man;
+mod out;
 mod serve;
 
 /// It failed, though nothing was wrong with the command line or the configuration.
@@ -68,9 +70,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(e) => {
-            // Help and version are no errors, and go to standard output.
-            let printed = e.print().is_ok();
-            return ExitCode::from(if e.use_stderr() || !printed { USAGE } else { 0 });
+            // Help and version are no errors, and go to standard output, whose reader may leave early.
+            return match out::if_read(e.print()) {
+                _ if e.use_stderr() => ExitCode::from(USAGE),
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    complain(&out::unwritten(&error));
+                    ExitCode::from(FAILED)
+                }
+            };
         }
     };
     match arguments.command {
@@ -86,7 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Tells the operator one thing on standard error; a closed one is nobody's to tell.
 fn complain(what: &str) {
     use std::io::Write as _;
-    let _closed = writeln!(std::io::stderr(), "keygate: {what}");
+    let _closed = writeln!(io::stderr(), "keygate: {what}");
 }
 
 #[cfg(test)]

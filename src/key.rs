@@ -2,8 +2,8 @@
 //! holds. Making, recognising and hashing keys happens here and nowhere else; the secret's bytes are read only here.
 
 use std::fmt;
-use std::sync::Arc;
 
+use ecow::EcoString;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -84,13 +84,16 @@ pub fn holds_own_format(bytes: &[u8]) -> bool {
 }
 
 /// The public name of a key: what logs, metrics and the CLI call it. Never derived from the secret part.
+///
+/// Up to 15 bytes, as in every id of our own making, stand in the value itself; a longer id is shared by its clones. A
+/// key file may hold a million of them, where one allocation for each would be seen.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId(Arc<str>);
+pub struct KeyId(EcoString);
 
 impl KeyId {
     /// Wraps an id already checked by its reader (the key file takes 1 to 64 of `A-Z a-z 0-9 _ -`).
     pub fn new(id: &str) -> Self {
-        Self(Arc::from(id))
+        Self(EcoString::from(id))
     }
 
     /// The id as text.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{ConfigFile, FAILED, USAGE};
+use super::{ConfigFile, FAILED, USAGE, complain, out};
 use crate::app;
 use crate::config::{self, Config, Environment, Problem, System};
 use crate::keyring;
@@ -23,11 +23,14 @@ pub(super) struct Args {
 
 /// Checks, prints, and turns the outcome into an exit status.
 pub(super) fn run(args: Args) -> ExitCode {
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
     match check(&args.config.path(), args.print, &System, files::hard_limit(), &mut out, &mut err) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(USAGE),
-        Err(_closed) => ExitCode::from(FAILED),
+        Err(error) => {
+            complain(&out::unwritten(&error));
+            ExitCode::from(FAILED)
+        }
     }
 }
 
@@ -58,12 +61,12 @@ fn check(
     let few = too_few_files(path, &loaded.config, open_files);
     let warnings = [loaded.warnings.as_slice(), &keys.warnings, few.as_slice()].concat();
     report(&keys.problems, &warnings, err)?;
-    if print {
-        write!(out, "{}", loaded.to_yaml())?;
-    } else if keys.problems.is_empty() {
-        writeln!(out, "{}", summary(&loaded.config))?;
-    }
-    out.flush()?;
+    let written = match (print, keys.problems.is_empty()) {
+        (true, _) => write!(out, "{}", loaded.to_yaml()),
+        (false, true) => writeln!(out, "{}", summary(&loaded.config)),
+        (false, false) => Ok(()),
+    };
+    out::if_read(written.and_then(|()| out.flush()))?;
     Ok(keys.problems.is_empty())
 }
 

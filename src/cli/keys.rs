@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{FAILED, USAGE, complain};
+use super::{FAILED, USAGE, complain, out};
 use place::PlaceArgs;
 use switch::Switch;
 
@@ -109,12 +109,24 @@ impl Failure {
     }
 }
 
-/// Prints one line on standard output. Errors where nobody reads it any more.
+/// Prints one line on standard output that must arrive, such as a secret. Errors where nobody reads it any more.
 fn print(line: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::failed(format!("standard output cannot be written: {e}")))
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| unprinted(&e))
+}
+
+/// Prints one line on standard output for whoever reads; one who has seen enough is no failure.
+fn say(line: &str) -> Result<(), Failure> {
+    say_all(|out| writeln!(out, "{line}"))
+}
+
+/// As [`say`], for more than is worth holding at once.
+fn say_all(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), Failure> {
+    out::for_reading(write).map_err(|e| unprinted(&e))
+}
+
+fn unprinted(error: &io::Error) -> Failure {
+    Failure::failed(out::unwritten(error))
 }
 
 /// Tells the operator something that is not for a pipe: standard error, without the program's name before it.

@@ -8,7 +8,7 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{FAILED, complain};
+use super::{FAILED, complain, out};
 
 /// `keygate completions`.
 #[derive(Debug, clap::Args)]
@@ -65,14 +65,13 @@ fn write_commands(parent: &Command, page: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn print(text: &[u8]) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
+    match out::for_reading(|out| out.write_all(text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
 
 fn failed(error: &io::Error) -> ExitCode {
-    complain(&format!("standard output cannot be written: {error}"));
+    complain(&out::unwritten(error));
     ExitCode::from(FAILED)
 }

@@ -235,3 +235,25 @@ proptest! {
         prop_assert_eq!(ring.len(), ids.len());
     }
 }
+
+#[test]
+fn a_key_costs_at_most_200_bytes_beside_its_words() {
+    // One more than fills tables of 8,192 places, so that each has twice as many: the dearest number of keys there is.
+    let count = 7_169u32;
+    let mut shelf = Shelf::default();
+    let records = (0..count).map(|number| {
+        let fields = Fields::new(KeyId::new(&format!("{number:08x}")), "alice", KeyHash::of(&number.to_le_bytes()));
+        Arc::new(Record::pack(fields, &mut shelf))
+    });
+    let (keyring, repeats) = Keyring::index(records.collect());
+    assert!(repeats.is_empty());
+    let index = keyring.by_hash.allocation_size() + keyring.by_id.allocation_size();
+    // What the usual allocators add: 8 bytes, up to a multiple of 16. The counts of an `Arc` are two words.
+    let allocated = |bytes: usize| (bytes + 8).next_multiple_of(16).max(32);
+    let record = allocated(16 + size_of::<Record>()) + size_of::<Arc<Record>>();
+    let words = allocated("alice".len()) - "alice".len();
+    let each = index.div_ceil(count as usize) + record + words;
+    // An id of the usual length has no allocation of its own.
+    assert_eq!(size_of::<KeyId>(), 16);
+    assert!(each <= 200, "{each} bytes: {index} of index for {count} keys, {record} of record, {words} of words");
+}

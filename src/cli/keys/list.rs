@@ -1,12 +1,14 @@
 //! `keygate keys list`: all keys, or those asked for, as a table for people or JSON for programs.
 
+use std::io::{self, Write};
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::activity::Activities;
 use super::change::look;
 use super::place::Place;
-use super::table::{clipped, table};
-use super::{Failure, about, print, tell, terms};
+use super::table::{self, clipped};
+use super::{Failure, about, say_all, tell, terms};
 use crate::keyring::record::Record;
 
 /// `keygate keys list`.
@@ -45,18 +47,25 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     if args.unused.is_some() && !activities.are_known() {
         return Err(Failure::usage("it is not known which keys are unused: there is no record of what keys did"));
     }
-    let records: Vec<&Record> =
-        keyring.records().map(AsRef::as_ref).filter(|record| args.want(record, &activities, now)).collect();
+    let records = || keyring.records().map(AsRef::as_ref).filter(|record| args.want(record, &activities, now));
     if args.json {
-        let entries = records.iter().map(|record| about::json(record, activities.of(record), now)).collect();
-        return print(&serde_json::Value::Array(entries).to_string());
+        return say_all(|out| write_json(out, records().map(|record| about::json(record, activities.of(record), now))));
     }
-    if records.is_empty() {
+    if records().next().is_none() {
         tell("there are no such keys");
         return Ok(());
     }
-    let rows: Vec<_> = records.iter().map(|record| row(record, &activities, now)).collect();
-    print(table(HEADS, &rows).trim_end())
+    say_all(|out| table::write(out, HEADS, || records().map(|record| row(record, &activities, now))))
+}
+
+/// An array with one entry a line, so that `head` and `grep` are of use with it.
+fn write_json(out: &mut dyn Write, entries: impl Iterator<Item = serde_json::Value>) -> io::Result<()> {
+    out.write_all(b"[")?;
+    for (at, entry) in entries.enumerate() {
+        out.write_all(if at == 0 { b"" } else { b",\n" })?;
+        serde_json::to_writer(&mut *out, &entry)?;
+    }
+    out.write_all(b"]\n")
 }
 
 impl Args {

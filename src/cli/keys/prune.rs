@@ -6,7 +6,7 @@ use super::audit::Deed;
 use super::change::{Plan, change, look};
 use super::place::Place;
 use super::selector::described;
-use super::{Failure, print, tell, terms};
+use super::{Failure, say, tell, terms};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{Change, Field};
 
@@ -26,7 +26,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let now = Timestamp::now();
     if args.dry_run {
         let over = over(&look(place)?, args.older_than, now).outcome;
-        over.iter().try_for_each(|line| print(&format!("would remove {line}")))?;
+        over.iter().try_for_each(|line| say(&format!("would remove {line}")))?;
         return told_if_none(&over);
     }
     let over = change(place, |keyring| Ok(over(keyring, args.older_than, now)))?;

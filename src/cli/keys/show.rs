@@ -8,7 +8,7 @@ use super::activity::{Activities, Activity};
 use super::change::look;
 use super::place::Place;
 use super::selector::Selector;
-use super::{Failure, about, print};
+use super::{Failure, about, say};
 use crate::keyring::edit;
 use crate::keyring::record::Record;
 use crate::limit::Limits;
@@ -39,9 +39,9 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
         if let Some(members) = json.as_object_mut() {
             members.insert("effective_limits".to_owned(), serde_json::json!(effective));
         }
-        return print(&json.to_string());
+        return say(&json.to_string());
     }
-    print(text(&record, activity, defaults, now).trim_end())
+    say(text(&record, activity, defaults, now).trim_end())
 }
 
 /// One line for each thing; a note of several lines is indented.

@@ -1,32 +1,33 @@
 //! A table for people: columns as wide as what stands in them, by what a terminal shows rather than by bytes.
 
+use std::io::{self, Write};
+
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// The table with `heads` above `rows`; the last column is not filled up. Ends with a line break.
-pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+/// Writes the table with `heads` above `rows`; the last column is not filled up. Goes through the rows twice instead of
+/// holding them, since there may be a million.
+pub(super) fn write<const N: usize, R: Iterator<Item = [String; N]>>(
+    out: &mut dyn Write,
+    heads: [&str; N],
+    rows: impl Fn() -> R,
+) -> io::Result<()> {
     let mut widths = heads.map(|head| head.width());
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+    for row in rows() {
+        for (width, cell) in widths.iter_mut().zip(&row) {
             *width = (*width).max(cell.width());
         }
     }
-    let mut out = String::new();
-    write_row(&mut out, &heads, &widths);
-    for row in rows {
-        write_row(&mut out, &row.each_ref().map(String::as_str), &widths);
-    }
-    out
+    write_row(out, &heads, &widths)?;
+    rows().try_for_each(|row| write_row(out, &row.each_ref().map(String::as_str), &widths))
 }
 
-fn write_row(out: &mut String, cells: &[&str], widths: &[usize]) {
-    let start = out.len();
+fn write_row(out: &mut dyn Write, cells: &[&str], widths: &[usize]) -> io::Result<()> {
+    let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        out.push_str(cell);
-        out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
+        line.push_str(cell);
+        line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
     }
-    let end = start + out.get(start..).unwrap_or_default().trim_end().len();
-    out.truncate(end);
-    out.push('\n');
+    writeln!(out, "{}", line.trim_end())
 }
 
 /// `text` on one line, at most `most` columns wide; what is left out shows as `…`.
@@ -54,7 +55,10 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_what_a_terminal_shows() {
         let rows = [["a", "日本", "x"], ["long", "", "y"], ["b", "é", ""]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(["ID", "NAME", "NOTE"], &rows), "ID    NAME  NOTE\na     日本  x\nlong        y\nb     é\n");
+        let mut table = Vec::new();
+        write(&mut table, ["ID", "NAME", "NOTE"], || rows.iter().cloned()).expect("written");
+        let want = "ID    NAME  NOTE\na     日本  x\nlong        y\nb     é\n";
+        assert_eq!(String::from_utf8(table).expect("text"), want);
     }
 
     #[test]

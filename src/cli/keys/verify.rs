@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::change::look;
 use super::place::Place;
 use super::selector::{described, secret_from_stdin};
-use super::{Failure, print};
+use super::{Failure, say};
 use crate::admission;
 use crate::cli::FAILED;
 use crate::config::Config;
@@ -101,7 +101,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     };
     if args.json {
         let json = serde_json::to_string(&answer).map_err(|e| Failure::failed(e.to_string()))?;
-        print(&json)?;
+        say(&json)?;
     } else {
         show(&answer, record.map(|record| &**record))?;
     }
@@ -137,14 +137,14 @@ fn about(record: &Record, hash: &KeyHash) -> About {
 
 fn show(answer: &Answer, record: Option<&Record>) -> Result<(), Failure> {
     let (Some(about), Some(record)) = (&answer.about, record) else {
-        print("this key is not in the key file")?;
+        say("this key is not in the key file")?;
         return answer.path.as_ref().map_or(Ok(()), show_verdict);
     };
-    print(&described(record))?;
-    print(&format!("  state: {}", told_state(answer.state, about)))?;
+    say(&described(record))?;
+    say(&format!("  state: {}", told_state(answer.state, about)))?;
     for (what, words) in [("roles", &about.roles), ("scopes", &about.scopes), ("only from", &about.allow_from)] {
         if !words.is_empty() {
-            print(&format!("  {what}: {}", words.join(", ")))?;
+            say(&format!("  {what}: {}", words.join(", ")))?;
         }
     }
     answer.path.as_ref().map_or(Ok(()), show_verdict)
@@ -166,8 +166,8 @@ fn told_state(state: &str, about: &About) -> String {
 
 fn show_verdict(verdict: &Verdict) -> Result<(), Failure> {
     match verdict.status {
-        None => print(&format!("  allowed: {}", verdict.why)),
-        Some(status) => print(&format!("  refused with {status}: {}", verdict.why)),
+        None => say(&format!("  allowed: {}", verdict.why)),
+        Some(status) => say(&format!("  refused with {status}: {}", verdict.why)),
     }
 }
 
