@@ -29,7 +29,7 @@ use super::worker::Worker;
 use crate::http2;
 use crate::identity::forwarded::is_trusted;
 use crate::keepalive;
-use crate::listener::bind::{Bound, WorkerSocket};
+use crate::listener::bind::{BACKLOG, Bound, WorkerSocket};
 use crate::listener::bounds::Place;
 use crate::metrics::ClosedReason;
 use crate::metrics::HandshakeResult;
@@ -155,7 +155,8 @@ async fn accept(socket: WorkerSocket, listener: OpenListener, stop: Closing, wor
 }
 
 async fn accept_tcp(socket: TcpListener, listener: OpenListener, stop: Closing, worker: Arc<Worker>) -> io::Result<()> {
-    while let Some((stream, remote)) = next(&listener, &stop, &worker, || socket.accept()).await {
+    let mut until = Until::new(stop, &listener);
+    while let Some((stream, remote)) = until.next(|| worker.free_place(), || socket.accept()).await {
         let Some(mut place) = worker.take_place().await else { continue };
         let address = remote.ip().to_canonical();
         let policy = worker.gate.policy.load_full();
@@ -179,7 +180,8 @@ async fn accept_unix(
     stop: Closing,
     worker: Arc<Worker>,
 ) -> io::Result<()> {
-    while let Some((stream, _)) = next(&listener, &stop, &worker, || socket.accept()).await {
+    let mut until = Until::new(stop, &listener);
+    while let Some((stream, _)) = until.next(|| worker.free_place(), || socket.accept()).await {
         let Some(place) = worker.take_place().await else { continue };
         let peer = Peer { address: None, tls: None, listener: listener.closing.clone() };
         start(stream, peer, listener.tls.clone(), place, worker.clone());
@@ -187,31 +189,50 @@ async fn accept_unix(
     Ok(())
 }
 
-/// The next connection, or `None` when accepting is over. A listener that closes first hands out what the system has already
-/// accepted for it, which would be reset with its socket; one that stays leaves that to its next task.
-async fn next<T, A: Future<Output = io::Result<T>>>(
-    listener: &OpenListener,
-    stop: &Closing,
-    worker: &Worker,
-    mut accept: impl FnMut() -> A,
-) -> Option<T> {
-    loop {
-        if stop.is_closing() && !listener.closing.is_closing() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            () = worker.free_place() => {}
-            () = stop.clone().closed() => return None,
-        }
-        let accepted = tokio::select! {
-            biased;
-            accepted = accept() => accepted,
-            () = stop.clone().closed() => return None,
-        };
-        match accepted {
-            Ok(connection) => return Some(connection),
-            Err(error) => pause_after(&error).await,
+/// When accepting is over.
+struct Until {
+    /// The task was told to stop.
+    stop: Closing,
+    /// The listener itself closes.
+    listener: Closing,
+    /// How many connections are taken once it closes.
+    last: u32,
+}
+
+impl Until {
+    fn new(stop: Closing, listener: &OpenListener) -> Self {
+        Self { stop, listener: listener.closing.clone(), last: BACKLOG.unsigned_abs() }
+    }
+
+    /// The next connection, or `None` when accepting is over. A listener that closes first hands out what the system has already
+    /// accepted for it, which would be reset with its socket, and no more than that: those who keep coming could hold it open
+    /// for ever. One that stays leaves that to its next task.
+    async fn next<T, F: Future<Output = ()>, A: Future<Output = io::Result<T>>>(
+        &mut self,
+        free: impl Fn() -> F,
+        mut accept: impl FnMut() -> A,
+    ) -> Option<T> {
+        loop {
+            if self.stop.is_closing() {
+                if !self.listener.is_closing() || self.last == 0 {
+                    return None;
+                }
+                self.last -= 1;
+            }
+            tokio::select! {
+                biased;
+                () = free() => {}
+                () = self.stop.clone().closed() => return None,
+            }
+            let accepted = tokio::select! {
+                biased;
+                accepted = accept() => accepted,
+                () = self.stop.clone().closed() => return None,
+            };
+            match accepted {
+                Ok(connection) => return Some(connection),
+                Err(error) => pause_after(&error).await,
+            }
         }
     }
 }
@@ -323,5 +344,42 @@ impl Worker {
             }
             self.free_place().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    /// How many connections are taken of those who never stop coming, until accepting is over or `most` are in.
+    async fn taken(stop: Closing, listener: Closing, most: usize) -> usize {
+        let mut until = Until { stop, listener, last: 3 };
+        let mut taken = 0;
+        while taken < most && until.next(|| ready(()), || ready(Ok(()))).await.is_some() {
+            taken += 1;
+        }
+        taken
+    }
+
+    fn closed() -> Closing {
+        Closing::new().1
+    }
+
+    #[tokio::test]
+    async fn who_keeps_coming_does_not_hold_a_closing_listener_open() {
+        let (_open, open) = Closing::new();
+        assert_eq!(taken(open.clone(), open.clone(), 100).await, 100, "it serves");
+        assert_eq!(taken(closed(), closed(), 100).await, 3, "no more than what may have waited");
+        assert_eq!(taken(closed(), open, 100).await, 0, "the rest is its next task's");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_closing_listener_to_be_asked() {
+        let mut until = Until { stop: closed(), listener: closed(), last: 3 };
+        assert_eq!(until.next(|| ready(()), pending::<io::Result<()>>).await, None);
+        let full = until.next(pending, || ready(Ok(()))).await;
+        assert_eq!(full, None, "a full gate waits for no place");
     }
 }

@@ -14,7 +14,7 @@ use super::ListenAddress;
 use crate::keepalive;
 
 /// Connections the kernel holds for us before they are accepted.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// A listening address with its sockets.
 #[derive(Debug)]
