@@ -60,10 +60,12 @@ pub(crate) async fn run<C: Client>(
     if let Ok(outcome) = AssertUnwindSafe(story).catch_unwind().await {
         return outcome;
     }
-    // The panic's own text is in the log already; the client is owed an answer if none has begun.
-    if report.status == 0 {
+    // The panic's own text is in the log already; the client is owed an answer if none has reached it.
+    let unseen = client.sides().0.take_back();
+    if report.status == 0 || unseen {
         let style = Style::of(request.fields(), false);
         report.refused(Rejection::Internal);
+        report.bytes_out = 0;
         let own = OwnAnswer::refusal(&Rejection::Internal, report.request_id.as_str(), &style);
         reply::send(client, policy, request, &own, false, report).await;
         return Outcome::Close(ClosedReason::Fault);
@@ -78,6 +80,7 @@ async fn decide_and_forward<C: Client>(
     request: Request<'_>,
     report: &mut Report<'_>,
 ) -> Outcome {
+    report.read_head();
     let gate = client.worker().gate.clone();
     let peer_trusted = is_trusted(client.peer().address, &policy.trusted_proxies);
     let scheme = if client.peer().tls.is_some() { Scheme::Https } else { Scheme::Http };

@@ -107,7 +107,8 @@ where
     Next::Gone(closed(end))
 }
 
-fn begin<'h, S>(connection: &mut Connection<S>, policy: &Arc<Policy>, head: &'h HeadBytes) -> Report<'h> {
+/// The report of the request with this head, whose body is to be read next.
+pub(crate) fn begin<'h, S>(connection: &mut Connection<S>, policy: &Arc<Policy>, head: &'h HeadBytes) -> Report<'h> {
     let request = head.request();
     let protocol = match request.version() {
         Version::Http10 => Protocol::Http10,

@@ -190,8 +190,8 @@ impl Forwarding<'_> {
         }
         let view = answer.view(relay.up.head_bytes());
         let line = self.response_line(view);
-        report.status = view.status();
         let head_bytes = self.queue_answer(relay.down, line, view);
+        report.status = view.status();
         report.bytes_out += head_bytes;
         let (switched, closes, events) = (view.status() == 101, view.closes(), is_event_stream(view));
         let close = line.connection == ConnectionField::Close;

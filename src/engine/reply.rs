@@ -226,7 +226,6 @@ pub(crate) async fn send<C: Client>(
     keep: bool,
     report: &mut Report<'_>,
 ) -> bool {
-    report.status = own.status;
     let field = match (keep, request.version()) {
         (false, _) => ConnectionField::Close,
         (true, Version::Http10) => ConnectionField::KeepAlive,
@@ -234,6 +233,7 @@ pub(crate) async fn send<C: Client>(
     };
     let body: &[u8] = if request.method() == b"HEAD" { &[] } else { &own.body };
     report.bytes_out += queue_own(client.sides().0, own, body, field) + body.len() as u64;
+    report.status = own.status;
     write_body(client, policy, body).await
 }
 

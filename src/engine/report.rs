@@ -11,6 +11,7 @@ use super::peer::Peer;
 use super::policy::Policy;
 use super::worker::Worker;
 use crate::access_log::{Line, Protocol, RedactedTarget};
+use crate::identity::forwarded::client_address;
 use crate::identity::request_id::RequestId;
 use crate::keyring::Principal;
 use crate::metrics::{AuthOutcome, Direction, Held, KeyOutcome, Method};
@@ -55,10 +56,7 @@ impl<'h> Report<'h> {
         head: &'h HeadBytes,
     ) -> Self {
         let began = worker.gate.clock.now();
-        let request = head.request();
-        let request_id = RequestId::of(request, worker.random());
-        let client = crate::identity::forwarded::client_address(peer.address, &policy.trusted_proxies, request);
-        let bytes_in = request.len() as u64;
+        let bytes_in = head.request().len() as u64;
         Self {
             worker: worker.clone(),
             policy: policy.clone(),
@@ -66,8 +64,8 @@ impl<'h> Report<'h> {
             protocol,
             began,
             head,
-            request_id,
-            client,
+            request_id: RequestId::hex(worker.random()),
+            client: peer.address,
             status: 0,
             rejection: None,
             auth: None,
@@ -82,6 +80,15 @@ impl<'h> Report<'h> {
             upstream_took: None,
             handshake_took: None,
         }
+    }
+
+    /// Takes from the head what names the request and its client.
+    pub(crate) fn read_head(&mut self) {
+        let request = self.head.request();
+        if let Some(sent) = RequestId::sent(request) {
+            self.request_id = sent;
+        }
+        self.client = client_address(self.peer.address, &self.policy.trusted_proxies, request);
     }
 
     /// When the request came.

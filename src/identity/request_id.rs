@@ -16,14 +16,14 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// The client's `X-Request-Id` when there is one and it is well formed, else 32 hex digits made of `random`.
+    /// The client's `X-Request-Id` when there is one and it is well formed.
     ///
     /// Ids are logged and sent back, so one that is, or holds, a key of ours is not kept (design rule 4).
-    pub fn of(request: Request<'_>, random: [u8; 16]) -> Self {
+    pub fn sent(request: Request<'_>) -> Option<Self> {
         let mut sent = request.fields().values("x-request-id");
         match (sent.next(), sent.next()) {
-            (Some(id), None) if is_well_formed(id) => Self::copy(id),
-            _ => Self::hex(random),
+            (Some(id), None) if is_well_formed(id) => Some(Self::copy(id)),
+            _ => None,
         }
     }
 
@@ -43,7 +43,7 @@ impl RequestId {
         Self { bytes, len: u8::try_from(id.len()).unwrap_or_default() }
     }
 
-    /// 32 hex digits made of `random`, where there is no request to take an id from.
+    /// 32 hex digits made of `random`, where the client sent none.
     pub fn hex(random: [u8; 16]) -> Self {
         let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
         let mut bytes = [0; MAX_LEN];
@@ -79,28 +79,30 @@ mod tests {
     use crate::key::ApiKey;
 
     #[test]
-    fn well_formed_ids_are_kept_and_all_else_is_made() {
-        let made = "000102030405060708090a0b0c0d0eff";
+    fn well_formed_ids_are_kept_and_nothing_else() {
         let (longest, longer) = ("a".repeat(128), "a".repeat(129));
         let key = ApiKey::generate(None, |bytes| bytes.fill(5));
         let key = format!("id-{}", key.expose_secret());
-        for (sent, want) in [
-            ("7b6a4c1e-1f0e-4a3c-9f54-0a1b2c3d4e5f", "7b6a4c1e-1f0e-4a3c-9f54-0a1b2c3d4e5f"),
-            ("a.B_9", "a.B_9"),
-            (&longest, &longest),
-            (&longer, made),
-            ("", made),
-            ("a b", made),
-            ("a\"b", made),
-            ("a\u{1b}[31m", made),
-            ("é", made),
-            (&key, made),
+        for (sent, kept) in [
+            ("7b6a4c1e-1f0e-4a3c-9f54-0a1b2c3d4e5f", true),
+            ("a.B_9", true),
+            (&longest, true),
+            (&longer, false),
+            ("", false),
+            ("a b", false),
+            ("a\"b", false),
+            ("a\u{1b}[31m", false),
+            ("é", false),
+            (&key, false),
         ] {
             let sample = Sample::get("/", &[format!("x-request-ID: {sent}")]);
-            let id = RequestId::of(sample.request(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
-            assert_eq!((id.as_str(), id.to_string().as_str()), (want, want), "{sent}");
+            let id = RequestId::sent(sample.request());
+            assert_eq!(id.as_ref().map(RequestId::as_str), kept.then_some(sent));
+            assert_eq!(id.map(|id| id.to_string()), kept.then(|| sent.to_owned()));
         }
         let twice = Sample::get("/", &["X-Request-Id: a", "X-Request-Id: a"]);
-        assert_eq!(RequestId::of(twice.request(), [0; 16]).as_str(), "0".repeat(32));
+        assert_eq!(RequestId::sent(twice.request()), None, "two may differ for those behind");
+        let made = RequestId::hex([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
+        assert_eq!(made.as_str(), "000102030405060708090a0b0c0d0eff");
     }
 }

@@ -55,7 +55,7 @@ fn policy() -> Policy {
 }
 
 fn request_id() -> RequestId {
-    RequestId::of(Sample::get("/", &["X-Request-Id: 0102"]).request(), [0; 16])
+    RequestId::sent(Sample::get("/", &["X-Request-Id: 0102"]).request()).unwrap()
 }
 
 fn forward(request_id: &RequestId) -> Forward<'_> {
