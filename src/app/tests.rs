@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::config::{self, Environment};
+use crate::config;
+use crate::config::System;
 use crate::engine::client::Client;
 use crate::engine::connection::{Connection, HeadBytes, Held};
 use crate::engine::exchange::{self, Outcome};
@@ -77,18 +78,6 @@ impl Client for Panicking {
     }
 }
 
-struct Here;
-
-impl Environment for Here {
-    fn variable(&self, _name: &str) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        fs::read(path)
-    }
-}
-
 const KEY: &str = "alice-example-key-48e8f859";
 const KEYS: &str = "version: 1
 keys:
@@ -109,7 +98,7 @@ log: {{ access: {} }}
         folder.join("access").display()
     );
     fs::write(folder.join("keys.yaml"), KEYS).unwrap();
-    let config = config::load_str(&text, &folder.join("keygate.yaml"), &Here).expect("a configuration").config;
+    let config = config::load_str(&text, &folder.join("keygate.yaml"), &System).expect("a configuration").config;
     let metrics = Arc::new(Metrics::new().unwrap());
     let upstreams = Upstreams::build(config.upstreams.clone()).unwrap();
     let policy = assemble::policy(&config, &upstreams, &metrics).unwrap();

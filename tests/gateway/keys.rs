@@ -31,7 +31,7 @@ fn a_key_made_is_good_within_moments_and_a_revoked_one_is_not() {
     assert!(
         !err.contains(key)
             && err.contains("(probe) for carol")
-            && err.contains("curl -H \"x-api-key: $KEY\" http://127.0.0.1:"),
+            && err.contains("curl -H \"X-Api-Key: $KEY\" http://your-gate/"),
         "{err}"
     );
     eventually("the new key is good", || (status(&gate, key) == 200).then_some(()));

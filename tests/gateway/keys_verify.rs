@@ -50,6 +50,7 @@ fn a_key_is_told_with_its_state() {
         ("lan-key", &["--from", "10.1.2.3"], 0, "active", Some("lan00001")),
         ("lan-key", &["--from", "192.0.2.1"], 1, "address", Some("lan00001")),
         ("test", &[], 0, "grace", Some("rot00001")),
+        (ALICE, &["-"], 0, "active", Some("48e8f859")),
         ("nobody's-key", &[], 1, "unknown", None),
     ] {
         let (got, answer) = json(folder.path(), key, &[&["--keys", "keys.yaml"], more].concat());

@@ -24,6 +24,9 @@ use crate::route::{Access, Route};
 /// `keygate keys verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Where the key comes from: standard input, also without this
+    #[arg(value_name = "-", value_parser = ["-"])]
+    _key: Option<String>,
     /// Path to try, such as /v1/jobs
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
