@@ -4,9 +4,11 @@
 mod about;
 mod activity;
 mod audit;
+mod bitwarden;
 mod change;
 mod create;
 mod example;
+mod export;
 mod list;
 mod place;
 mod prune;
@@ -22,10 +24,11 @@ mod update;
 mod verify;
 mod words;
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::{FAILED, USAGE, complain, out};
 use place::PlaceArgs;
@@ -60,6 +63,8 @@ enum Command {
     Revoke(revoke::Args),
     /// Clear away keys that have expired, and replaced ones past their grace.
     Prune(prune::Args),
+    /// Print keys as items for a password manager; needs --bitwarden.
+    Export(export::Args),
     /// Say whose a key is, and what it may do: the key is typed unseen, or read from standard input.
     Verify(verify::Args),
 }
@@ -77,6 +82,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Command::Rotate(args) => rotate::run(&place, &args),
         Command::Revoke(args) => revoke::run(&place, &args),
         Command::Prune(args) => prune::run(&place, &args),
+        Command::Export(args) => export::run(&place, &args),
         Command::Verify(args) => verify::run(&place, &args),
     });
     match done {
@@ -127,6 +133,13 @@ fn say_all(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(
 
 fn unprinted(error: &io::Error) -> Failure {
     Failure::failed(out::unwritten(error))
+}
+
+/// As [`print`], JSON in pieces: a million keys are not held as one text.
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = serde_json::to_writer(&mut out, value).map_err(io::Error::from);
+    written.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(|e| unprinted(&e))
 }
 
 /// Tells the operator something that is not for a pipe: standard error, without the program's name before it.

@@ -1,5 +1,5 @@
-//! The audit log of the key commands: one JSON line for each key that a command changed, beside the key file. It says who,
-//! when and what, never a secret or a hash of one.
+//! The audit log of the key commands: one JSON line for each key that a command changed or handed out the hash of, beside the
+//! key file. It says who, when and what, never a secret or a hash of one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::keyring::record::Record;
-use crate::keyring::write;
+use crate::keyring::write::{self, Lock};
 
 /// What was done to one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ impl Deed {
 /// One line.
 #[derive(Serialize)]
 struct Line<'a> {
-    time: String,
+    time: &'a str,
     /// The user who runs the command, by name where there is one.
     by: &'a str,
     /// The user who logged in, where the system knows and it is another.
@@ -49,7 +49,14 @@ struct Line<'a> {
     #[serde(flatten)]
     deed: &'a Deed,
     /// The first digits of the key file's SHA-256 before and after, as `keygate_keyfile_info` shows them. A line whose
-    /// `before` is not the last line's `after` tells of an edit by hand, or of a change that was stopped midway.
+    /// `before` is not the last line's `after` tells of an edit by hand, or of a change that was stopped midway. Nothing
+    /// where nothing was to change.
+    #[serde(flatten)]
+    digests: Option<&'a Digests>,
+}
+
+#[derive(Serialize)]
+struct Digests {
     before: String,
     after: String,
 }
@@ -77,14 +84,23 @@ impl Noted {
 
 /// Writes down what is about to be done, before it is: a change that nobody can know of must not happen.
 pub(super) fn note(target: &Path, deeds: &[Deed], before: Vec<u8>, after: &[u8]) -> io::Result<Noted> {
+    let digests = Digests { before: digest(&before), after: digest(after) };
+    drop(before);
+    append(target, deeds, Some(&digests))
+}
+
+/// Writes down what is about to be handed out. Under the lock: a change that fails takes back all that follows its lines.
+pub(super) fn note_read(lock: &Lock, deeds: &[Deed]) -> io::Result<()> {
+    append(lock.target(), deeds, None).map(|_stays| ())
+}
+
+fn append(target: &Path, deeds: &[Deed], digests: Option<&Digests>) -> io::Result<Noted> {
     let by = user_name(rustix::process::getuid().as_raw());
     let login = login_name().filter(|login| *login != by);
-    let (before, after) = (digest(&before), digest(after));
     let time = jiff::Timestamp::now().to_string();
     let mut text = Vec::new();
     for deed in deeds {
-        let (before, after, time) = (before.clone(), after.clone(), time.clone());
-        let line = Line { time, by: &by, login: login.as_deref(), deed, before, after };
+        let line = Line { time: &time, by: &by, login: login.as_deref(), deed, digests };
         serde_json::to_writer(&mut text, &line)?;
         text.push(b'\n');
     }

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::audit::Deed;
+use super::bitwarden::{self, Key, Options};
 use super::change::{Plan, change};
 use super::place::Place;
 use super::terms::Terms;
 use super::{Failure, example, secret, tell, words};
-use crate::key::{ApiKey, KeyId};
+use crate::key::{ApiKey, KeyHash, KeyId};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, Field, Written};
 use crate::limit::Limits;
@@ -28,6 +29,11 @@ pub(super) struct Args {
     /// Print the key and what belongs to it as JSON
     #[arg(long)]
     json: bool,
+    /// Print a Bitwarden item that holds the key, for `bw encode | bw create item`
+    #[arg(long, conflicts_with = "json")]
+    bitwarden: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// A key just made and its entry.
@@ -36,6 +42,17 @@ struct Made {
     id: KeyId,
     name: String,
     fields: Vec<(Field, Written)>,
+}
+
+impl Made {
+    fn item_key<'a>(&'a self, args: &'a Args, hash: &'a KeyHash) -> Key<'a> {
+        let expires = self.fields.iter().find_map(|(field, value)| match (field, value) {
+            (Field::Expires, Written::Plain(end)) => end.parse().ok(),
+            _ => None,
+        });
+        let (id, name, user) = (&self.id, Some(self.name.as_str()), args.user.as_str());
+        Key { id, name, user, hash, expires, secret: self.key.expose_secret() }
+    }
 }
 
 /// Makes a key.
@@ -90,7 +107,11 @@ fn show(place: &Place, args: &Args, made: &Made) -> Result<(), Failure> {
     let secret = made.key.expose_secret();
     let then =
         format!("`keygate keys revoke {0}` ends it, `keygate keys rotate --grace 0 {0}` gives it another", made.id);
-    if args.json {
+    if args.bitwarden {
+        let item = args.options.item(place, made.item_key(args, &made.key.hash())).to_string();
+        secret::show(&item, &made.id, &then)?;
+        bitwarden::warn_on_terminal("keygate keys create --bitwarden ... | bw encode | bw create item");
+    } else if args.json {
         let json = serde_json::json!({
             "id": made.id.as_str(), "name": made.name, "user": args.user, "key": secret,
         });

@@ -1,14 +1,17 @@
 //! `keygate keys rotate`: a new secret for a key; id, user, limits and history stay. The old secret is good until its grace
 //! is over, so that its users can change without a gap.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::audit::Deed;
+use super::bitwarden::{self, Key, Options};
 use super::change::{Plan, change};
 use super::place::Place;
 use super::selector::{Selector, described};
 use super::{Failure, example, secret, tell, terms};
-use crate::key::{ApiKey, KeyId};
+use crate::key::ApiKey;
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, Field};
 use crate::keyring::record::Record;
@@ -25,11 +28,16 @@ pub(super) struct Args {
     /// Print the new key and what belongs to it as JSON
     #[arg(long)]
     json: bool,
+    /// Print a Bitwarden item that holds the new key, for `bw encode | bw edit item ID`
+    #[arg(long, conflicts_with = "json")]
+    bitwarden: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// A key with its new secret.
 struct Rotated {
-    id: KeyId,
+    record: Arc<Record>,
     key: ApiKey,
     json: serde_json::Value,
     about: Vec<String>,
@@ -63,7 +71,7 @@ fn rotate(
     Ok(Plan {
         changes: vec![Change::Set(record.id().clone(), fields)],
         deeds: vec![Deed::about("rotate", &record, vec![old])],
-        outcome: Rotated { id: record.id().clone(), key, json, about: about(&record, until, now) },
+        outcome: Rotated { key, json, about: about(&record, until, now), record },
     })
 }
 
@@ -87,9 +95,14 @@ fn about(record: &Record, until: Option<Timestamp>, now: Timestamp) -> Vec<Strin
 }
 
 fn show(place: &Place, args: &Args, rotated: &Rotated) -> Result<(), Failure> {
-    let id = &rotated.id;
+    let (record, id) = (&rotated.record, rotated.record.id());
     let then = format!("`keygate keys rotate {id}` gives it another, and ends the secret before this one at once");
-    if args.json {
+    if args.bitwarden {
+        let (hash, secret) = (&rotated.key.hash(), rotated.key.expose_secret());
+        let item = args.options.item(place, Key { hash, ..Key::of(record, secret) });
+        secret::show(&item.to_string(), id, &then)?;
+        bitwarden::warn_on_terminal("keygate keys rotate --bitwarden KEY | bw encode | bw edit item ID");
+    } else if args.json {
         secret::show(&rotated.json.to_string(), id, &then)?;
     } else {
         secret::show(rotated.key.expose_secret(), id, &then)?;
