@@ -42,9 +42,9 @@ class Lab:
         """Any other program."""
         return self._keep(Process(arguments, folder or self.folder(Path(str(arguments[0])).name), env))
 
-    def upstream(self, answer):
-        """A stand-in for HTTP."""
-        return self._keep(StandIn(answer))
+    def upstream(self, answer, certificate=None):
+        """A stand-in for HTTP, over TLS with a certificate."""
+        return self._keep(StandIn(answer, certificate))
 
     def socket_upstream(self, protocols=()):
         """A stand-in for WebSocket."""

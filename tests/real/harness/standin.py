@@ -1,5 +1,6 @@
 """Stand-in upstreams that record what reaches them: one for HTTP, one for WebSocket."""
 
+import ssl
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,10 +109,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class StandIn:
-    """An HTTP upstream. `answer(out, seen)` answers each request through `out`."""
+    """An HTTP upstream, over TLS with a folder of `Lab.certificate`. `answer(out, seen)` answers each request through `out`."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, certificate=None):
         self._server = _Server(("127.0.0.1", 0), _Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.lock, self._server.seen, self._server.answer = threading.Lock(), [], answer
         self.address = "127.0.0.1:%d" % self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
