@@ -29,6 +29,7 @@ use crate::listener::files;
 use crate::metrics::Metrics;
 use crate::own_log::{self, OwnLog};
 use crate::state::writer::{self, Writer};
+use crate::state::{self, StateError};
 use crate::upstream::registry::{Running, Upstreams};
 
 use self::listeners::Listeners;
@@ -69,6 +70,22 @@ impl StartError {
 pub(crate) fn key_file_problem(path: &Path, problem: &file::Problem) -> Problem {
     let file::Problem { line, what, hint } = problem.clone();
     Problem { file: path.to_owned(), line, path: String::new(), what, hint }
+}
+
+/// What stands against the place of the state: somebody's file, which the gate must not start on (`Err`), or what it will
+/// say of it and serve all the same.
+pub(crate) fn state_file_problem(path: &Path) -> Result<Option<Problem>, Problem> {
+    let problem = |error: &StateError, hint: &str| {
+        let what = format!("cannot be the state file: {error}");
+        Problem { file: path.to_owned(), line: None, path: String::new(), what, hint: Some(hint.to_owned()) }
+    };
+    match state::inspect(path) {
+        Ok(()) => Ok(None),
+        Err(error @ StateError::Foreign(_)) => {
+            Err(problem(&error, "`state.path` names a file of its own, such as state.db"))
+        }
+        Err(error) => Ok(Some(problem(&error, "the gate serves, and counts in memory until it can write"))),
+    }
 }
 
 /// A running gate, for the tasks that manage it.
@@ -139,6 +156,9 @@ fn build(
         let line = |problem| key_file_problem(&config.key_file, problem).to_string();
         StartError::configuration(problems.iter().map(line).collect())
     })?;
+    let state = config.state_path.as_deref().map_or(Ok(None), state_file_problem);
+    // What the gate can serve with is logged when it meets it.
+    state.map_err(|problem| StartError::configuration(vec![problem.to_string()]))?;
     let observer = Arc::new(Observer::new(metrics.clone()));
     observer.keys_loaded(&loaded, began.wall, Clock.mono().saturating_duration_since(began.mono));
     let told = observer.clone();

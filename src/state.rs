@@ -11,6 +11,7 @@ mod tests;
 pub mod writer;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use rusqlite::ErrorCode;
 
@@ -57,12 +58,33 @@ impl Batch {
     }
 }
 
+/// What stands against `path` as the place of the state, before it is opened: [`StateError::Foreign`] where the gate must
+/// not start, since the file is somebody's; anything else is to be told of, and the gate goes on.
+pub fn inspect(path: &Path) -> Result<(), StateError> {
+    file::inspect(path)
+}
+
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The file is none of ours, or another version's: it is left alone.
-    #[error("it is not a state file of this program")]
-    Foreign,
+    /// The file is another's; it is left alone. What it is.
+    #[error("{0}")]
+    Foreign(&'static str),
+    /// Nothing tells what the file is; it is left alone.
+    #[error("it cannot be told for a state file and is left alone")]
+    Unrecognised,
+    /// The file was ours.
+    #[error("it is damaged, and is put aside for a new one")]
+    Damaged,
+    /// The file is another version's; it is left alone.
+    #[error("it is of version {0}, which this program does not know, and is left alone")]
+    Version(i64),
+    /// The file or its file system does not take writes.
+    #[error("it can be read only")]
+    ReadOnly,
+    /// Somebody reads the file and does not end: what is written meanwhile cannot be cleared away. Bytes of it.
+    #[error("a reader keeps it open, and its log has grown to {0} bytes")]
+    HeldOpen(u64),
     /// The system refused something.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -74,14 +96,21 @@ pub enum StateError {
 impl StateError {
     /// Whether the file's bytes are wrong, rather than the file out of reach.
     fn is_damage(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
     }
 
     /// Whether the same file may well be written later: the disk is full, or another process holds it.
     fn is_passing(&self) -> bool {
-        let Self::Database(error) = self else { return false };
         let passing = [ErrorCode::DiskFull, ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked];
-        error.sqlite_error_code().is_some_and(|code| passing.contains(&code))
+        matches!(self, Self::HeldOpen(_)) || self.code().is_some_and(|code| passing.contains(&code))
+    }
+
+    fn is_full(&self) -> bool {
+        self.code() == Some(ErrorCode::DiskFull)
+    }
+
+    fn code(&self) -> Option<ErrorCode> {
+        let Self::Database(error) = self else { return None };
+        error.sqlite_error_code()
     }
 }

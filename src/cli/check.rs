@@ -39,6 +39,8 @@ pub(super) fn run(args: Args) -> ExitCode {
 struct KeyFile {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// Whether a key names a quota of its own.
+    has_quota: bool,
 }
 
 /// Whether the configuration at `path` and its key file may be used.
@@ -59,15 +61,32 @@ fn check(
     };
     let keys = check_key_file(&loaded.config.key_file);
     let few = too_few_files(path, &loaded.config, open_files);
-    let warnings = [loaded.warnings.as_slice(), &keys.warnings, few.as_slice()].concat();
-    report(&keys.problems, &warnings, err)?;
-    let written = match (print, keys.problems.is_empty()) {
+    let (state, told) = match loaded.config.state_path.as_deref().map_or(Ok(None), app::state_file_problem) {
+        Ok(told) => (None, told.or_else(|| forgotten_quotas(path, &loaded.config, keys.has_quota))),
+        Err(problem) => (Some(problem), None),
+    };
+    let warnings = [loaded.warnings.as_slice(), &keys.warnings, few.as_slice(), told.as_slice()].concat();
+    let problems = [keys.problems.as_slice(), state.as_slice()].concat();
+    report(&problems, &warnings, err)?;
+    let written = match (print, problems.is_empty()) {
         (true, _) => write!(out, "{}", loaded.to_yaml()),
         (false, true) => writeln!(out, "{}", summary(&loaded.config)),
         (false, false) => Ok(()),
     };
     out::if_read(written.and_then(|()| out.flush()))?;
-    Ok(keys.problems.is_empty())
+    Ok(problems.is_empty())
+}
+
+/// What to say when quotas are counted and nothing keeps the counts.
+fn forgotten_quotas(path: &Path, config: &Config, key_has_quota: bool) -> Option<Problem> {
+    let has_quota = key_has_quota || config.default_limits.quota.is_some();
+    (has_quota && config.state_path.is_none()).then(|| Problem {
+        file: path.to_owned(),
+        line: None,
+        path: "state.path".into(),
+        what: "quotas are counted in memory only: every restart refills them".into(),
+        hint: Some("name a file to keep the counts in, such as state.db".into()),
+    })
 }
 
 /// What to say when all the connections that may be open take more files than the process may have.
@@ -81,8 +100,12 @@ pub(super) fn too_few_files(path: &Path, config: &Config, limit: Option<u64>) ->
 fn check_key_file(path: &Path) -> KeyFile {
     let in_file = |problem: &keyring::file::Problem| app::key_file_problem(path, problem);
     match keyring::reload::load(path) {
-        Ok(loaded) => KeyFile { problems: Vec::new(), warnings: loaded.warnings.iter().map(in_file).collect() },
-        Err(problems) => KeyFile { problems: problems.iter().map(in_file).collect(), warnings: Vec::new() },
+        Ok(loaded) => KeyFile {
+            problems: Vec::new(),
+            warnings: loaded.warnings.iter().map(in_file).collect(),
+            has_quota: loaded.keyring.records().any(|record| record.limits().quota.is_some()),
+        },
+        Err(problems) => KeyFile { problems: problems.iter().map(in_file).collect(), ..KeyFile::default() },
     }
 }
 
@@ -179,6 +202,25 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
         let says =
             "connections.max: 10001 connections take up to 20002 open files, and this process may have 20000; raise";
         assert!(err.starts_with("warning: keygate.yaml") && err.contains(says), "{err}");
+    }
+
+    #[test]
+    fn a_quota_that_nothing_keeps_is_warned_of() {
+        let own =
+            KEYS.map(|keys| keys.replace("user: bob,", "user: bob, limits: { quota: { requests: 9, per: 1d } },"));
+        let default = format!("{LEAST}limits: {{ default: {{ quota: {{ requests: 9, per: 1d }} }} }}\n");
+        let kept = "state: { path: state.db }\n";
+        let says = "warning: keygate.yaml: state.path: quotas are counted in memory only: every restart refills them; name \
+                    a file to keep the counts in, such as state.db\n1 warning\n";
+        for (row, config, keys, want) in [
+            ("none", LEAST, KEYS, ""),
+            ("a key's own", LEAST, own.as_deref(), says),
+            ("by default", &default, KEYS, says),
+            ("kept", &format!("{default}{kept}"), own.as_deref(), ""),
+        ] {
+            let (fine, out, err) = checked(config, keys, false);
+            assert_eq!((fine, out.starts_with("ok: "), err.as_str()), (true, true, want), "{row}");
+        }
     }
 
     #[test]

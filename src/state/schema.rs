@@ -6,20 +6,21 @@ use super::StateError;
 use crate::limit::QuotaWindow;
 
 /// Marks a file as the gate's state (`PRAGMA application_id`): "kgst".
-const APPLICATION: i64 = 0x6b67_7374;
+pub(super) const APPLICATION: i32 = 0x6b67_7374;
 /// Version of the tables below (`PRAGMA user_version`).
 const VERSION: i64 = 1;
 
 /// `day` and `today`: requests on the last day of use, in days since 1970. `start`: first second of a quota's window.
-const TABLES: &str = "
-    CREATE TABLE activity (
+pub(super) const TABLES: [&str; 2] = [
+    "CREATE TABLE activity (
         key TEXT PRIMARY KEY, last_used INTEGER NOT NULL, day INTEGER NOT NULL, today INTEGER NOT NULL,
         total INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE quota (
+    ) STRICT, WITHOUT ROWID",
+    "CREATE TABLE quota (
         key TEXT NOT NULL, per TEXT NOT NULL, start INTEGER NOT NULL, used INTEGER NOT NULL,
         PRIMARY KEY (key, per, start)
-    ) STRICT, WITHOUT ROWID;";
+    ) STRICT, WITHOUT ROWID",
+];
 
 /// What a file that opened holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,21 +35,39 @@ pub(super) enum Contents {
 ///
 /// # Errors
 ///
-/// [`StateError::Foreign`] for another program's database and for tables of another version.
+/// [`StateError::Foreign`] for another program's database, [`StateError::Version`] for tables of another version of this
+/// one, and damage where it says that they are ours and they are not, or the other way round.
 pub(super) fn look(connection: &Connection) -> Result<Contents, StateError> {
-    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+    let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
     let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
-    match (number("PRAGMA application_id")?, number("PRAGMA user_version")?) {
-        (0, 0) if is_empty => Ok(Contents::Nothing),
-        (APPLICATION, VERSION) => Ok(Contents::Ours),
-        _ => Err(StateError::Foreign),
+    let mut made = connection.prepare("SELECT count(*) FROM sqlite_schema WHERE sql = ?1")?;
+    let mut are_ours = true;
+    for table in TABLES {
+        are_ours &= made.query_row([table], |row| row.get::<_, i64>(0))? == 1;
     }
+    let application = number("PRAGMA application_id")?;
+    match (application == i64::from(APPLICATION), number("PRAGMA user_version")?) {
+        (true, VERSION) if are_ours => Ok(Contents::Ours),
+        (true, VERSION) => Err(damage("the tables are not as they were made")),
+        (true, version) => Err(StateError::Version(version)),
+        (false, 0) if is_empty && application == 0 => Ok(Contents::Nothing),
+        (false, _) if are_ours => Err(damage("the mark of the file is not as it was made")),
+        (false, _) => Err(StateError::Foreign("it is another program's database")),
+    }
+}
+
+/// Damage that SQLite does not see.
+pub(super) fn damage(what: &str) -> StateError {
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(corrupt, Some(what.to_owned())).into()
 }
 
 /// Makes the tables, all or none.
 pub(super) fn create(connection: &mut Connection) -> Result<(), StateError> {
     let work = connection.transaction()?;
-    work.execute_batch(TABLES)?;
+    for table in TABLES {
+        work.execute(table, [])?;
+    }
     work.pragma_update(None, "application_id", APPLICATION)?;
     work.pragma_update(None, "user_version", VERSION)?;
     work.commit()?;

@@ -1,14 +1,18 @@
 //! The state file opened for writing: one at a time, by the gate.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, MAIN_DB, OpenFlags, params};
 
+use super::file::{self, Found};
 use super::schema::{self, Contents};
-use super::{Batch, StateError, file};
+use super::{Batch, StateError};
 use crate::key::KeyId;
+use crate::keyring::source;
 use crate::limit::quota::QuotaCount;
 
 /// How long a write waits for another that holds the file.
@@ -18,12 +22,22 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(400 * 24);
 /// How long a quota's window is kept after its start: longer than any lasts, for a clock that steps back over its end.
 const WINDOWS_KEPT: SignedDuration = SignedDuration::from_hours(100 * 24);
 
+/// The log beside the file is cleared away by SQLite as it goes, but not while somebody reads what it was before. Past this
+/// size nothing is written until it can be.
+const LOG_MOST: u64 = 16 << 20;
+/// What is left of the log's file once it is cleared away.
+const LOG_KEPT: i64 = 4 << 20;
+
 /// The state file, open.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
     path: PathBuf,
     identity: Option<(u64, u64)>,
+    /// What SQLite keeps beside it, as it was after the last write.
+    beside: [Option<(u64, u64)>; 2],
+    /// The same file, to look at its first page. Dropped after the connection: closing it gives up the locks of SQLite.
+    file: File,
 }
 
 /// A store and how it was come by.
@@ -42,44 +56,100 @@ impl Store {
     ///
     /// What stands against opening; the file is as it was then.
     pub fn open(path: &Path, now: Timestamp) -> Result<Opened, StateError> {
-        match Self::open_sound(path) {
-            Ok(store) => Ok(Opened { store, put_aside: None }),
-            Err(error) if error.is_damage() => {
-                let aside = file::put_aside(path, now)?;
-                Ok(Opened { store: Self::open_sound(path)?, put_aside: Some(aside) })
-            }
-            Err(error) => Err(error),
+        let store = match file::look(path)? {
+            Found::Foreign(what) => return Err(StateError::Foreign(what)),
+            Found::Unrecognised => return Err(StateError::Unrecognised),
+            Found::Damaged => None,
+            Found::Nothing | Found::Ours => match Self::open_sound(path) {
+                Err(error) if error.is_damage() => None,
+                opened => Some(opened?),
+            },
+        };
+        if let Some(store) = store {
+            return Ok(Opened { store, put_aside: None });
         }
+        let aside = file::put_aside(path, now)?;
+        Ok(Opened { store: Self::open_sound(path)?, put_aside: Some(aside) })
     }
 
     fn open_sound(path: &Path) -> Result<Self, StateError> {
         file::ensure(path)?;
+        let file = source::open(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
         // A look writes nothing: another program's file stays as it is.
         let contents = schema::look(&connection)?;
+        if connection.is_readonly(MAIN_DB)? {
+            return Err(StateError::ReadOnly);
+        }
+        if contents == Contents::Nothing {
+            // Before there is a log, so that the file itself says what it is.
+            schema::create(&mut connection)?;
+        }
         // A reader is not kept waiting by a write; a killed process loses nothing that was written.
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
-        if contents == Contents::Nothing {
-            schema::create(&mut connection)?;
-        }
+        connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
         let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if verdict != "ok" {
-            let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-            return Err(rusqlite::Error::SqliteFailure(corrupt, Some(verdict)).into());
+            return Err(schema::damage(&verdict));
         }
-        Ok(Self { connection, path: path.to_owned(), identity: file::identity(path) })
+        let identity = file::identity(path);
+        Ok(Self { connection, path: path.to_owned(), identity, beside: beside(path), file })
     }
 
-    /// Whether the file at its path is still the one that is open: not removed, not replaced.
-    pub fn is_in_place(&self) -> bool {
-        self.identity.is_some() && file::identity(&self.path) == self.identity
+    /// Goes on with the file that is open as long as it is the one at its path and still a state file; otherwise lets go of
+    /// it without another write.
+    pub fn if_in_place(self) -> Option<Self> {
+        let is_there = self.identity.is_some() && file::identity(&self.path) == self.identity;
+        let found = if is_there { file::look_at(&self.file).ok() } else { None };
+        if found == Some(Found::Ours) {
+            return Some(self);
+        }
+        // Closed as usual, SQLite would write its log into whatever the file is now.
+        let closed_quietly = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        let Self { connection, path, beside, file, .. } = self;
+        drop((connection, file));
+        // Nor may the log be taken for that of another file. Beside what is left of this one it stays.
+        if closed_quietly.is_ok() && found != Some(Found::Damaged) {
+            for (path, known) in file::beside(&path).iter().zip(beside) {
+                if known.is_some() && file::identity(path) == known {
+                    let _gone_is_well = std::fs::remove_file(path);
+                }
+            }
+        }
+        None
     }
 
     /// Writes a batch, all or nothing.
     pub fn write(&mut self, batch: &Batch) -> Result<(), StateError> {
+        self.bound_log()?;
+        let written = self.write_rows(batch);
+        if written.as_ref().is_err_and(StateError::is_full) {
+            // What the log holds may be in the file's own room.
+            let _still_full = self.clear_log();
+        }
+        self.beside = beside(&self.path);
+        written
+    }
+
+    fn bound_log(&self) -> Result<(), StateError> {
+        let [log, _] = file::beside(&self.path);
+        let size = std::fs::metadata(log).map_or(0, |log| log.len());
+        if size > LOG_MOST && !self.clear_log()? {
+            return Err(StateError::HeldOpen(size));
+        }
+        Ok(())
+    }
+
+    /// Writes the log into the file and empties it; whether that could be done.
+    fn clear_log(&self) -> Result<bool, StateError> {
+        let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        Ok(busy == 0)
+    }
+
+    fn write_rows(&mut self, batch: &Batch) -> Result<(), StateError> {
         let work = self.connection.transaction()?;
         {
             let mut activity = work.prepare(
@@ -147,6 +217,10 @@ impl Store {
         work.commit()?;
         Ok(())
     }
+}
+
+fn beside(path: &Path) -> [Option<(u64, u64)>; 2] {
+    file::beside(path).map(|path| file::identity(&path))
 }
 
 /// SQLite's integers are signed.

@@ -1,5 +1,8 @@
 //! The state file: what is written comes back, and what can stand in its place.
 
+mod damage;
+mod trouble;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +38,8 @@ impl Folder {
     fn new(quota: Option<(u64, QuotaWindow)>) -> Self {
         let quota = quota.map(|(requests, per)| Quota { requests: requests.try_into().expect("some"), per });
         Self {
-            folder: tempfile::tempdir().expect("a folder"),
+            // Memory, where there is some: these tests are not about how long a disk takes.
+            folder: tempfile::tempdir_in("/dev/shm").or_else(|_none| tempfile::tempdir()).expect("a folder"),
             limits: Limits { quota, ..Limits::default() },
             now: "2026-03-15T12:00:00Z".parse().expect("a time"),
             mono: Instant::now(),
@@ -78,11 +82,17 @@ impl Folder {
         reader.activity(self.now).expect("readable").remove(&KeyId::new(id))
     }
 
+    /// What is in the folder, by name.
+    fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(self.folder.path()).expect("a folder").map(|entry| entry.expect("one").file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+
     /// Files put aside, those of SQLite beside them not counted.
     fn aside(&self) -> usize {
-        let names = fs::read_dir(self.folder.path()).expect("a folder").map(|entry| entry.expect("one").file_name());
-        let names: Vec<String> = names.map(|name| name.into_string().expect("text")).collect();
-        names.iter().filter(|name| name.contains(".damaged-") && name.ends_with('Z')).count()
+        self.names().iter().filter(|name| name.contains(".damaged-") && name.ends_with('Z')).count()
     }
 }
 
@@ -92,6 +102,24 @@ impl World {
         let name = format!("keygate_state_writes_total{{result=\"{result}\"}} ");
         page.lines().find_map(|line| line.strip_prefix(&name)).expect("the metric").to_owned()
     }
+}
+
+/// A file of 500 keys.
+fn full(path: &Path) {
+    let mut store = Store::open(path, Timestamp::UNIX_EPOCH).expect("opens").store;
+    store.write(&batch(500)).expect("writes");
+}
+
+/// One request of each of so many keys.
+fn batch(keys: usize) -> Batch {
+    let mut batch = Batch::default();
+    let did = Activity { requests: 1, on_day: 1, day: 0, last_used: 0 };
+    (0..keys).for_each(|number| batch.add(&KeyId::new(&format!("key-{number}")), did, []));
+    batch
+}
+
+fn sql(path: &Path, statement: &str) {
+    rusqlite::Connection::open(path).expect("opens").execute_batch(statement).expect("runs");
 }
 
 #[test]
@@ -157,100 +185,6 @@ fn today_ends_at_midnight_and_the_total_does_not() {
     world.writer.round(folder.now);
     let read = folder.activity("alice").expect("known");
     assert_eq!((read.today, read.total, read.last_used), (1, 9, folder.now));
-}
-
-/// What lies at the path before the gate starts, whether it is put aside, and whether the gate can write.
-#[track_caller]
-fn check_start(row: &str, prepare: impl Fn(&Path), put_aside: bool, writes: bool) {
-    let folder = Folder::new(Some((10, QuotaWindow::Day)));
-    prepare(&folder.path());
-    let mut world = folder.started();
-    assert_eq!(folder.ask(&world, "alice", 20), 10, "{row}: serves");
-    world.writer.round(folder.now);
-    assert_eq!((folder.aside() == 1, world.writes("damaged")), (put_aside, u8::from(put_aside).to_string()), "{row}");
-    assert_eq!((world.writes("success") != "0", world.writes("failure") == "0"), (writes, writes), "{row}");
-    if writes {
-        assert_eq!(folder.read("alice"), Some((10, 10)), "{row}");
-        assert_eq!(folder.ask(&folder.started(), "alice", 20), 0, "{row}: kept");
-        return;
-    }
-    // Once the way is free, nothing that was counted is lost.
-    let away = folder.folder.path().join("away");
-    fs::rename(folder.path(), away).expect("renames");
-    world.writer.round(folder.now);
-    assert_eq!(folder.read("alice"), Some((10, 10)), "{row}: written in the end");
-}
-
-/// A file of 500 keys.
-fn full(path: &Path) {
-    let mut store = Store::open(path, Timestamp::UNIX_EPOCH).expect("opens").store;
-    let mut batch = Batch::default();
-    let did = Activity { requests: 1, on_day: 1, day: 0, last_used: 0 };
-    (0..500).for_each(|number| batch.add(&KeyId::new(&format!("key-{number}")), did, []));
-    store.write(&batch).expect("writes");
-}
-
-fn sql(path: &Path, statement: &str) {
-    rusqlite::Connection::open(path).expect("opens").execute_batch(statement).expect("runs");
-}
-
-#[test]
-fn whatever_lies_at_the_path_the_gate_serves() {
-    check_start("nothing", |_| (), false, true);
-    check_start("zero bytes", |path| fs::write(path, "").expect("writes"), false, true);
-    check_start("garbage", |path| fs::write(path, b"\xff\0garbage".repeat(999)).expect("writes"), true, true);
-    check_start("a few bytes", |path| fs::write(path, "keys: []").expect("writes"), true, true);
-    let cut = |path: &Path, to: u64| {
-        full(path);
-        let file = fs::OpenOptions::new().write(true).open(path).expect("opens");
-        assert!(file.metadata().expect("told").len() > to);
-        file.set_len(to).expect("cuts");
-    };
-    check_start("cut after its first page", |path| cut(path, 4096), true, true);
-    check_start("cut in its first page", |path| cut(path, 1000), true, true);
-    check_start("cut in its last page", |path| cut(path, 16_000), true, true);
-    let smear = |path: &Path| {
-        full(path);
-        let mut bytes = fs::read(path).expect("reads");
-        bytes[4096..8192].fill(0xa5);
-        fs::write(path, bytes).expect("writes");
-    };
-    check_start("a page overwritten", smear, true, true);
-    check_start("a folder", |path| fs::create_dir(path).expect("makes"), false, false);
-    let newer = |path: &Path| {
-        full(path);
-        sql(path, "PRAGMA user_version = 99");
-    };
-    check_start("tables of another version", newer, false, false);
-    check_start("another program's file", |path| sql(path, "CREATE TABLE theirs (a)"), false, false);
-}
-
-#[test]
-fn another_programs_file_is_not_touched() {
-    let folder = Folder::new(None);
-    sql(&folder.path(), "CREATE TABLE theirs (a)");
-    let before = fs::read(folder.path()).expect("reads");
-    let mut world = folder.started();
-    folder.ask(&world, "alice", 1);
-    world.writer.round(folder.now);
-    assert_eq!(fs::read(folder.path()).expect("reads"), before);
-}
-
-#[test]
-fn a_file_that_goes_or_breaks_under_the_gate_is_begun_anew_with_its_quotas() {
-    let folder = Folder::new(Some((10, QuotaWindow::Day)));
-    let mut world = folder.started();
-    folder.ask(&world, "alice", 4);
-    world.writer.round(folder.now);
-    fs::remove_file(folder.path()).expect("removes");
-    world.writer.round(folder.now);
-    assert_eq!(folder.ask(&folder.started(), "alice", 20), 6, "removed");
-    fs::write(folder.path(), "garbage ".repeat(9999)).expect("writes");
-    folder.ask(&world, "alice", 1);
-    world.writer.round(folder.now);
-    world.writer.round(folder.now);
-    drop(world);
-    assert_eq!(folder.ask(&folder.started(), "alice", 20), 5, "overwritten");
 }
 
 #[test]

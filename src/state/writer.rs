@@ -73,7 +73,7 @@ impl Writer {
 
     /// Whether there was something to write.
     fn write(&mut self, now: Timestamp) -> Result<bool, StateError> {
-        let mut store = match self.store.take().filter(Store::is_in_place) {
+        let mut store = match self.store.take().and_then(Store::if_in_place) {
             Some(store) => store,
             None => self.open(now)?,
         };

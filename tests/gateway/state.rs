@@ -1,7 +1,7 @@
 //! What outlives a restart: quotas and last use, through SIGTERM, SIGKILL, and whatever can happen to the file.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use keygate::key::KeyId;
 use keygate::state::reader::{Activity, Reader};
 
 use crate::support::client::{Response, get};
-use crate::support::gateway::{Gateway, is_root};
+use crate::support::gateway::{Gateway, is_root, run, write_private};
 use crate::support::origin::Origin;
 use crate::support::{ALICE, BOB, KEYS, SECRETS, config_with, eventually};
 
@@ -124,37 +124,94 @@ fn no_key_and_no_hash_is_in_the_state() {
     assert!(files > 0, "the files read are those that are written");
 }
 
+const ANEW: &str = "the state file was damaged: it was put aside and a new one begun";
+const REFUSED: &str = "the state cannot be written; the gate counts on in memory";
+
 /// Starts a gate over what `prepare` leaves at the path of its state; it must serve, and say what it found.
 #[track_caller]
-fn check_found(row: &str, prepare: impl Fn(&Path), damaged: bool, says: Option<&str>) {
+fn check_found(row: &str, prepare: impl Fn(&Path), says: Option<&str>) {
     let origin = Origin::ok();
     let folder = tempfile::tempdir().unwrap();
     prepare(&folder.path().join("state.db"));
     let gate = Gateway::start_in(folder, &config(&origin, "state.db"), KEYS, &[]);
     assert_eq!(admitted(&gate, ALICE, 1), 1, "{row}");
-    assert_eq!(gate.metric(DAMAGED), f64::from(u8::from(damaged)), "{row}");
+    assert_eq!(gate.metric(DAMAGED), f64::from(u8::from(says == Some(ANEW))), "{row}");
     let said = |what: &str| gate.events().iter().any(|event| event["level"] == "ERROR" && event["message"] == what);
     match says {
-        Some("the state cannot be written; the gate counts on in memory") => {
-            assert!(said("the state cannot be written; the gate counts on in memory"), "{row}: {}", gate.log());
-            assert!(gate.metric(FAILED) >= 1.0, "{row}");
-            fs::rename(gate.path("state.db"), gate.path("away")).unwrap();
-        }
         Some(what) => assert!(said(what), "{row}: {}", gate.log()),
         None => assert!(!gate.log().contains("ERROR"), "{row}: {}", gate.log()),
+    }
+    if says == Some(REFUSED) {
+        assert!(gate.metric(FAILED) >= 1.0, "{row}");
+        fs::rename(gate.path("state.db"), gate.path("away")).unwrap();
     }
     written(&gate.path("state.db"), 1);
 }
 
 #[test]
 fn a_state_file_that_is_none_is_told_of_and_the_gate_serves() {
-    let anew = Some("the state file was damaged: it was put aside and a new one begun");
-    let refused = Some("the state cannot be written; the gate counts on in memory");
-    check_found("nothing", |_| (), false, None);
-    check_found("zero bytes", |path| fs::write(path, "").unwrap(), false, None);
-    check_found("garbage", |path| fs::write(path, b"\xff\0garbage".repeat(999)).unwrap(), true, anew);
-    check_found("a head and no more", |path| fs::write(path, b"SQLite format 3\0").unwrap(), true, anew);
-    check_found("a folder", |path| fs::create_dir(path).unwrap(), false, refused);
+    check_found("nothing", |_| (), None);
+    check_found("zero bytes", |path| fs::write(path, "").unwrap(), None);
+    check_found("a head and no more", |path| fs::write(path, b"SQLite format 3\0").unwrap(), Some(ANEW));
+    check_found("bytes that tell nothing", |path| fs::write(path, [0xff, 0].repeat(999)).unwrap(), Some(REFUSED));
+}
+
+/// Regression: what was no SQLite file was renamed as damaged, whosever it was.
+#[test]
+fn a_file_of_another_use_is_refused_at_the_start_and_never_touched() {
+    let origin = Origin::ok();
+    let refused = |row: &str, prepare: &dyn Fn(&Path), says: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        write_private(&folder.path().join("keys.yaml"), KEYS);
+        fs::write(folder.path().join("keygate.yaml"), config(&origin, "state.db")).unwrap();
+        let path = folder.path().join("state.db");
+        prepare(&path);
+        let before = fs::read(&path).ok();
+        for command in ["check", "serve"] {
+            let (status, out, err) = run(folder.path(), &[command, "-c", "keygate.yaml"]);
+            let want = format!("/state.db: cannot be the state file: {says}; `state.path` names a file of its own");
+            assert!(status == 2 && out.is_empty() && err.contains(&want), "{row}: {status} {out}{err}");
+        }
+        assert_eq!(fs::read(&path).ok(), before, "{row}");
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let besides: Vec<_> = names.filter(|name| name.to_str().unwrap().starts_with("state.db")).collect();
+        assert!(besides.iter().all(|name| name == "state.db" || name == "state.db.session"), "{row}: {besides:?}");
+    };
+    let text = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    refused("a certificate", &|path| fs::write(path, text).unwrap(), "it is a text file");
+    refused("a folder", &|path| fs::create_dir(path).unwrap(), "it is a folder");
+    refused("a device", &|path| symlink("/dev/null", path).unwrap(), "it is not a regular file");
+    // The head of a database that no program has marked.
+    let theirs = [b"SQLite format 3\0".as_slice(), &[0; 4080]].concat();
+    refused("another's database", &|path| fs::write(path, &theirs).unwrap(), "it is another program's database");
+}
+
+#[test]
+fn what_the_gate_will_say_of_its_state_file_is_a_warning_of_check() {
+    let origin = Origin::ok();
+    let warned = |prepare: &dyn Fn(&Path), says: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        write_private(&folder.path().join("keys.yaml"), KEYS);
+        fs::write(folder.path().join("keygate.yaml"), config(&origin, "in/state.db")).unwrap();
+        prepare(&folder.path().join("in"));
+        let (status, out, err) = run(folder.path(), &["check", "-c", "keygate.yaml"]);
+        assert!(status == 0 && out.starts_with("ok: "), "{out}{err}");
+        assert!(err.starts_with("warning: ") && err.contains("/in/state.db: cannot be the state file: "), "{err}");
+        assert!(
+            err.contains(says)
+                && err.ends_with("; the gate serves, and counts in memory until it can write\n1 warning\n"),
+            "{err}"
+        );
+    };
+    let with = |bytes: Vec<u8>| {
+        move |folder: &Path| {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("state.db"), &bytes).unwrap();
+        }
+    };
+    warned(&|_| (), "its folder is not there");
+    warned(&with([0xff, 0].repeat(99)), "it cannot be told for a state file and is left alone");
+    warned(&with(vec![0; 99]), "it is damaged, and is put aside for a new one");
 }
 
 /// A disk of its own that is full: mounting takes root.

@@ -23,6 +23,7 @@ const SAME_LAYER: &[(&str, &str, &str)] = &[
     ("admin", "metrics", "shows them"),
     ("tls", "keyring", "opens its files as the key file is, so that none can hang"),
     ("state", "metrics", "counts its writes"),
+    ("state", "keyring", "opens its file as the key file is, so that none can hang"),
     ("own_log", "access_log", "shares its writer and its settings"),
     ("listener", "keepalive", "sets it where connections inherit it"),
     ("engine", "keepalive", "stretches it where a write may take longer"),
