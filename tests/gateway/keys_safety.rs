@@ -1,5 +1,5 @@
-//! Key commands that meet each other, a kill at any moment, a full disk or an editor: nothing is lost, the file is the old one
-//! or the new one, and the audit log says which.
+//! Key commands that meet each other, a kill at any moment or an editor: nothing is lost, the file is the old one or the new
+//! one, and the audit log says which.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -107,8 +107,8 @@ fn two_hundred_at_once_lose_no_key_beside_those_who_change_others() {
     assert_eq!(secrets.len(), 208, "one for each key made or rotated");
     let keys = listed(folder.path());
     let unique = |field: &str| keys.iter().map(|key| key[field].as_str().unwrap_or_default()).collect::<HashSet<_>>();
-    let new = (0..200).map(|at| format!("new{at}"));
-    assert!(new.clone().all(|user| unique("user").contains(&*user)) && keys.len() == 2 + 24 + 200, "{keys:?}");
+    let mut new = (0..200).map(|at| format!("new{at}"));
+    assert!(new.all(|user| unique("user").contains(&*user)) && keys.len() == 2 + 24 + 200, "{keys:?}");
     assert_eq!((unique("id").len(), unique("name").len()), (keys.len(), 202), "of old ones only alice's has a name");
     let after = text(folder.path());
     assert!(after.starts_with("# Ours.\nversion: 1\n") && after.ends_with("\n...\n"), "{after}");

@@ -45,14 +45,8 @@ impl Gateway {
         if !is_root() {
             return Self::start_in(dir, config, keys, &[]);
         }
-        // The binary may lie where nobody else may look.
-        let binary = dir.path().join("keygate");
-        let built = env!("CARGO_BIN_EXE_keygate");
-        fs::hard_link(built, &binary).or_else(|_| fs::copy(built, &binary).map(|_| ())).expect("a copy");
         write_private(&dir.path().join("keys.yaml"), keys);
-        give_away(dir.path());
-        let mut command = Command::new(binary);
-        command.uid(NOBODY).gid(NOBODY);
+        let command = unprivileged(dir.path());
         Self::spawn(command, dir, config, keys, &[])
     }
 
@@ -222,6 +216,22 @@ const NOBODY: u32 = 65534;
 /// Whether these tests run as root, from whom no mode keeps a file.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").expect("there").uid() == 0
+}
+
+/// The binary, to be run by a user who may not do everything: `nobody` where the tests run as root, to whom all that is in
+/// `folder` by now is given.
+pub fn unprivileged(folder: &Path) -> Command {
+    if !is_root() {
+        return Command::new(env!("CARGO_BIN_EXE_keygate"));
+    }
+    // The binary may lie where nobody else may look.
+    let binary = folder.join("keygate");
+    let built = env!("CARGO_BIN_EXE_keygate");
+    fs::hard_link(built, &binary).or_else(|_| fs::copy(built, &binary).map(|_| ())).expect("a copy");
+    give_away(folder);
+    let mut command = Command::new(binary);
+    command.uid(NOBODY).gid(NOBODY);
+    command
 }
 
 /// Gives a folder and all that is in it to `nobody`.
