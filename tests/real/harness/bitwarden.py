@@ -77,6 +77,7 @@ class Vault:
         return {"salt": EMAIL, "kdf": {"kdfType": 0, "iterations": ITERATIONS}, "masterKeyEncryptedUserKey": self._key}
 
     def _token(self, form):
+        # A refresh is always granted.
         if form["grant_type"] == ["password"] and form["password"] != [self._login]:
             return None
         now = int(time.time())
@@ -122,7 +123,8 @@ class Vault:
         name = name or str(uuid.uuid4())
         dates = {"creationDate": DATE, "revisionDate": DATE, "deletedDate": None}
         rights = {"edit": True, "viewPassword": True, "permissions": {"delete": True, "restore": True}}
-        self.items[name] = sent | dates | rights | {"id": name, "collectionIds": list(collections), "attachments": None}
+        more = {"id": name, "collectionIds": list(collections), "attachments": None, "organizationUseTotp": False}
+        self.items[name] = sent | dates | rights | more
         return self.items[name]
 
     def _share(self, sent):
