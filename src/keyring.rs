@@ -107,6 +107,11 @@ impl Keyring {
         self.find(hash).is_some()
     }
 
+    /// The record with this digest, as its key or the one before it, in any state.
+    pub fn find_by_hash(&self, hash: &KeyHash) -> Option<&Arc<Record>> {
+        self.find(hash).map(|(record, _)| record)
+    }
+
     /// The record with this id, in any state.
     pub fn find_by_id(&self, id: &KeyId) -> Option<&Arc<Record>> {
         let hash = self.hasher.hash_one(id.as_str());

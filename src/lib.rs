@@ -8,10 +8,12 @@ pub mod yaml;
 // Layer 1: parts.
 pub mod credential;
 pub mod http1;
+pub mod import;
 pub mod keyring;
 pub mod limit;
 pub mod route;
 pub mod session;
+pub mod strength;
 // Layer 2: decide.
 pub mod admission;
 pub mod identity;

@@ -9,6 +9,7 @@ mod change;
 mod create;
 mod example;
 mod export;
+mod import;
 mod list;
 mod place;
 mod prune;
@@ -47,6 +48,8 @@ pub(super) struct Args {
 enum Command {
     /// Make a key: the secret goes to standard output, once.
     Create(Box<create::Args>),
+    /// Take over keys of another gate or service, so that they stay good; its files are only read.
+    Import(Box<import::Args>),
     /// Show all keys, or those asked for.
     List(list::Args),
     /// Show all of one key but its hash, and the limits that hold for it.
@@ -74,6 +77,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let Args { place, command } = args;
     let done = place.resolve().and_then(|place| match command {
         Command::Create(args) => create::run(&place, &args),
+        Command::Import(args) => import::run(&place, &args),
         Command::List(args) => list::run(&place, &args),
         Command::Show(args) => show::run(&place, &args),
         Command::Update(args) => update::run(&place, &args),

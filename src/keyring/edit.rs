@@ -10,7 +10,8 @@ mod written;
 use crate::key::KeyId;
 use crate::keyring::Keyring;
 use crate::keyring::file::{self, Problem, ends_with_marker};
-pub use check::{fields_of, hash, limits, previous, span, window};
+pub use check::{faults, fields_of, hash, limits, previous, span, window};
+use index::Index;
 use plan::{Plan, Splice};
 pub use written::Written;
 
@@ -146,6 +147,19 @@ pub fn apply(text: &str, old: &Keyring, changes: &[Change]) -> Result<Edited, Ed
     let keyring = file::parse(&new).map_err(EditError::Refused)?.keyring;
     check::came_out(old, &keyring, changes)?;
     Ok(Edited { text: new, keyring })
+}
+
+/// The lines on which entries with these ids begin, in the order of the file; none for what is no key file.
+pub fn lines_of(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<(usize, KeyId)> {
+    let mut places = Vec::new();
+    let read = Index::read(text, |place, id| {
+        if wanted(id) {
+            places.push((place, KeyId::new(id)));
+        }
+    });
+    let Some(index) = read else { return Vec::new() };
+    let line = |place| text.get(..index.start(place)?).map(|before| before.matches('\n').count() + 1);
+    places.into_iter().filter_map(|(place, id)| Some((line(place)?, id))).collect()
 }
 
 /// The text with `splices`, which are sorted; `None` where two overlap.

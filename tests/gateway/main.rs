@@ -36,6 +36,7 @@ mod keyfiles; // what can stand where the key file was, and changes that nothing
 mod keyreload; // the key file changes under a running gate
 mod keys; // the life of a key by the key commands
 mod keys_bitwarden; // keys as items for a password manager
+mod keys_import; // keys of other gates and services, taken over
 mod keys_places; // key commands where something is in the way: links, mounts, rights, closed streams
 mod keys_safety; // key commands beside each other, killed, and beside an editor
 mod keys_verify; // whose a key is and what it may do: told as the gate would decide

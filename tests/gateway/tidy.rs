@@ -15,6 +15,7 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/credential/tests.rs", "one table a source of credentials"),
     ("src/identity/tests.rs", "one table of requests and what the upstream sees"),
     ("tests/gateway/contract.rs", "one table of settings, and the tests that turn them"),
+    ("tests/gateway/keys_import.rs", "one table of sources, one of refusals, and what becomes of them"),
     ("tests/gateway/revocation.rs", "one theme: every way a key ends, on every kind of connection"),
     ("tests/gateway/suites.rs", "one table of requests and outcomes per suite of another gateway"),
     ("tests/gateway/websocket.rs", "one theme: handshakes, tunnels, their limits and ends"),

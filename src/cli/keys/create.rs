@@ -94,7 +94,7 @@ fn make(keyring: &Keyring, args: &Args, terms: Vec<(Field, Written)>, now: Times
 }
 
 /// The fields that say what a key may do, for people and for the audit log.
-fn shown(fields: &[(Field, Written)]) -> Vec<String> {
+pub(super) fn shown(fields: &[(Field, Written)]) -> Vec<String> {
     let told = |field: &Field| !matches!(field, Field::Id | Field::Name | Field::User | Field::Hash | Field::Created);
     fields
         .iter()

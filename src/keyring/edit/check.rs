@@ -55,6 +55,30 @@ fn wanted(fields: Vec<(Field, Written)>) -> Option<Arc<Record>> {
     file::parse(&text).ok()?.keyring.records().next().map(Arc::clone)
 }
 
+/// What a key file's reader says against entries with these fields, each with the place of its entry in `entries`. What
+/// repeats is found among them alone. Nothing is quoted but ids and names.
+pub fn faults(entries: &[Vec<(Field, Written)>]) -> Vec<(usize, file::Problem)> {
+    let mut text = String::from("version: 1\nkeys:\n");
+    let mut begins = Vec::with_capacity(entries.len());
+    let mut line = 3;
+    for fields in entries {
+        begins.push(line);
+        for (at, (field, value)) in fields.iter().enumerate() {
+            let lead = if at == 0 { "- " } else { "  " };
+            let _infallible = writeln!(text, "{lead}{}: {}", field.name(), value.to_yaml());
+        }
+        line += fields.len();
+    }
+    let Err(problems) = file::parse(&text) else { return Vec::new() };
+    let of =
+        |line: Option<usize>| begins.partition_point(|begin| line.is_some_and(|line| *begin <= line)).saturating_sub(1);
+    if entries.is_empty() {
+        Vec::new()
+    } else {
+        problems.into_iter().map(|problem| (of(problem.line), problem)).collect()
+    }
+}
+
 fn changed(record: &Record, fields: &[(Field, Option<Written>)]) -> Vec<(Field, Written)> {
     let mut all = fields_of(record);
     all.retain(|(field, _)| fields.iter().all(|(changed, _)| changed != field));

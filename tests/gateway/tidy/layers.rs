@@ -20,6 +20,7 @@ const SAME_LAYER: &[(&str, &str, &str)] = &[
     ("session", "credential", "a browser's token comes where keys come"),
     ("keyring", "limit", "a key names its own limits"),
     ("route", "limit", "a route names its own rate"),
+    ("import", "keyring", "fields of a source become fields of an entry"),
     ("admin", "metrics", "shows them"),
     ("tls", "keyring", "opens its files as the key file is, so that none can hang"),
     ("state", "metrics", "counts its writes"),
