@@ -1,6 +1,7 @@
 //! `keygate check`: every problem of a configuration and its key file, with file, line and a hint; with `--print` the
 //! configuration that is in force, secrets left out.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,8 +9,10 @@ use std::process::ExitCode;
 use super::{ConfigFile, FAILED, USAGE, complain, out};
 use crate::app;
 use crate::config::{self, Config, Environment, Problem, System};
-use crate::keyring;
+use crate::key::KeyId;
+use crate::keyring::{self, Keyring, edit};
 use crate::listener::files;
+use crate::strength::common;
 
 /// `keygate check`.
 #[derive(Debug, clap::Args)]
@@ -102,11 +105,31 @@ fn check_key_file(path: &Path) -> KeyFile {
     match keyring::reload::load(path) {
         Ok(loaded) => KeyFile {
             problems: Vec::new(),
-            warnings: loaded.warnings.iter().map(in_file).collect(),
+            warnings: loaded.warnings.iter().chain(&common_secrets(path, &loaded.keyring)).map(in_file).collect(),
             has_quota: loaded.keyring.records().any(|record| record.limits().quota.is_some()),
         },
         Err(problems) => KeyFile { problems: problems.iter().map(in_file).collect(), ..KeyFile::default() },
     }
+}
+
+/// Entries with the hash of a secret that everybody knows. The known ones are looked up, not the keys, so that it takes as
+/// long for a million keys as for one.
+fn common_secrets(path: &Path, keyring: &Keyring) -> Vec<keyring::file::Problem> {
+    let ids: HashSet<KeyId> =
+        common::hashes().filter_map(|hash| keyring.find_by_hash(&hash).map(|record| record.id().clone())).collect();
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    // Only lines are looked for here: a file that changed since it was read has none for what is gone.
+    let source = keyring::source::read(path).ok();
+    let text = source.as_ref().and_then(|source| keyring::file::decode(&source.bytes).ok()).unwrap_or_default();
+    let lines = edit::lines_of(text, |id| ids.contains(&KeyId::new(id)));
+    let warning = |(line, id): (usize, KeyId)| keyring::file::Problem {
+        line: Some(line),
+        what: format!("the key of `{id}` is one that everybody knows"),
+        hint: Some(format!("whoever tries common secrets gets in; keygate keys rotate {id}")),
+    };
+    lines.into_iter().map(warning).collect()
 }
 
 fn report(problems: &[Problem], warnings: &[Problem], err: &mut dyn Write) -> io::Result<()> {
@@ -169,7 +192,7 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
 
     const KEYS: Option<&str> = Some(
         "version: 1\nkeys:\n  - { id: bob, user: bob, \
-         hash: 618e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c }\n...\n",
+         hash: 0a5e09497540ecec350de43aa7cf9721121d5eb4b77de5e9132e570ba796d95c }\n...\n",
     );
 
     #[test]
@@ -185,6 +208,32 @@ routes: [{ path: /, upstream: app, set_headers: { X-Key: hunter2 } }]
         assert!(fine);
         assert_eq!(out, "ok: 1 listener, 1 route, 1 upstream, 2 credential sources\n");
         assert_eq!(err, "");
+    }
+
+    #[test]
+    fn a_key_that_everybody_knows_is_warned_of() {
+        let hash = |key: &str| -> String {
+            crate::key::KeyHash::of(key.as_bytes()).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let rotated = format!("previous: {{ hash: {}, until: 2099-01-01 }}", hash("letmein"));
+        let keys = format!(
+            "\u{feff}version: 1\nkeys:\n  - id: a\n    user: a\n    hash: {}\n  # b\n  - {{ id: b, user: b, hash: {}, {rotated} }}\n  \
+             - id: c\n    user: c\n    hash: {}\n...\n",
+            hash("password"),
+            hash("a long secret of nobody"),
+            hash("admin_dev_key_1_valid"),
+        );
+        let (fine, out, err) = checked(LEAST, Some(&keys), false);
+        assert!(fine && out.starts_with("ok: "), "{err}");
+        for (line, id) in [(3, "a"), (7, "b"), (8, "c")] {
+            let says = format!("warning: keys.yaml:{line}: the key of `{id}` is one that everybody knows; ");
+            assert!(err.contains(&says), "{err}");
+        }
+        assert!(err.ends_with("3 warnings\n"), "{err}");
+        assert!(
+            !["password", "letmein", "admin_dev", &hash("password")].iter().any(|secret| err.contains(secret)),
+            "{err}"
+        );
     }
 
     #[test]
