@@ -25,11 +25,10 @@ mod update;
 mod verify;
 mod words;
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::{FAILED, USAGE, complain, out};
 use place::PlaceArgs;
@@ -137,13 +136,6 @@ fn say_all(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(
 
 fn unprinted(error: &io::Error) -> Failure {
     Failure::failed(out::unwritten(error))
-}
-
-/// As [`print`], JSON in pieces: a million keys are not held as one text.
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = serde_json::to_writer(&mut out, value).map_err(io::Error::from);
-    written.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(|e| unprinted(&e))
 }
 
 /// Tells the operator something that is not for a pipe: standard error, without the program's name before it.

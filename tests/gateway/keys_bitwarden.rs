@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -69,6 +70,7 @@ fn a_new_key_is_shown_inside_an_item_alone() {
         let written = fs::read_to_string(folder.path().join("keys.yaml")).unwrap();
         let audit = fs::read_to_string(folder.path().join("keys.yaml.audit")).unwrap();
         assert!(written.contains(&hash(&key)));
+        assert!(err.contains(&format!("`keygate keys rotate --grace 0 --bitwarden {}`", &key[3..11])), "{err}");
         for text in [err, audit] {
             assert!(!text.contains(&key) && !text.contains(&hash(&key)), "{text}");
         }
@@ -79,7 +81,8 @@ fn a_new_key_is_shown_inside_an_item_alone() {
     assert_eq!(got, item("keygate API – carol", "carol", &key, &hash(&key), &notes));
 
     let shared = ["--service", "FetchML", "--organization", "org", "--collection", "one", "--collection", "two"];
-    let (mut got, _) = made(&shared);
+    let (mut got, key) = made(&shared);
+    assert_eq!(got["notes"].as_str().unwrap().split(' ').nth(1), Some(&key[3..11]), "{got}");
     assert_eq!(got["name"], "FetchML API – carol");
     let members = got.as_object_mut().unwrap();
     assert_eq!(members.remove("organizationId"), Some(json!("org")));
@@ -160,7 +163,7 @@ fn several_keys_or_all_give_a_document_to_import() {
         assert_eq!(got, json!({ "encrypted": false, "folders": [], "items": items }), "{arguments:?}");
     }
     let (_, _, err) = export(folder.path(), &[], "");
-    assert_eq!(err, "exported 3 keys; 3 have no password, 1 are disabled or expired\n");
+    assert_eq!(err, "exported keys: 3; without a password: 3; disabled or expired: 1\n");
 }
 
 #[test]
@@ -217,6 +220,32 @@ fn the_audit_log_says_who_took_which_hashes() {
     assert!(lines[0]["by"].is_string() && lines[0]["time"].is_string());
     // Nothing was changed: the chain of digests has no link there.
     assert!(lines[..3].iter().all(|line| line.get("before").is_none() && line.get("after").is_none()));
+}
+
+#[test]
+fn words_of_any_script_and_marks_pass_as_they_are() {
+    let folder = folder(KEYS);
+    let fixed = ["create", "--keys", "keys.yaml", "--bitwarden"];
+    let words = ["--user", "o\"brien\\ & co", "--name", "schlüssel – 鍵", "--service", "Küche \u{1f511}"];
+    let (out, _) = keys(folder.path(), &[&fixed[..], &words].concat());
+    let got: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(got["name"], "Küche \u{1f511} API – o\"brien\\ & co");
+    assert_eq!(got["login"]["username"], "o\"brien\\ & co");
+    assert!(got["notes"].as_str().unwrap().ends_with(" (schlüssel – 鍵)"), "{got}");
+}
+
+#[test]
+fn an_output_that_is_full_is_a_failure() {
+    let folder = folder(KEYS);
+    for which in [&["ba9af604"][..], &[]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut export = Command::new(env!("CARGO_BIN_EXE_keygate"));
+        export.args(["keys", "export", "--keys", "keys.yaml", "--bitwarden"]).args(which).current_dir(folder.path());
+        let output = export.stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && err.contains("cannot be written"), "{which:?}: {err}");
+        assert!(!err.contains(BOB_HASH), "{err}");
+    }
 }
 
 #[test]

@@ -124,6 +124,9 @@ fn show(place: &Place, args: &Args, made: &Made) -> Result<(), Failure> {
         let _infallible = write!(about, "\n  {term}");
     }
     tell(&about);
+    if args.bitwarden {
+        tell(&format!("Should Bitwarden not have taken it: `keygate keys rotate --grace 0 --bitwarden {}`", made.id));
+    }
     tell("The key above is shown this once; the file holds only its hash. With it in $KEY:");
     tell(&format!("  {}", example::curl(place.config.as_deref())));
     Ok(())

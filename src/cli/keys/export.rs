@@ -13,7 +13,7 @@ use super::bitwarden::{self, Key, Options};
 use super::change::look;
 use super::place::Place;
 use super::selector::{Selector, described, find_all, secret_from_stdin};
-use super::{Failure, about, print_json, tell};
+use super::{Failure, about, say, say_all, tell};
 use crate::key::KeyHash;
 use crate::keyring::Keyring;
 use crate::keyring::record::Record;
@@ -47,13 +47,17 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     note(place, args, &records);
     let now = Timestamp::now();
     if let ([record], false) = (records.as_slice(), args.which.is_empty()) {
-        print_json(&args.options.item(place, Key::of(record, asked.secret_of(record))))?;
+        say(&args.options.item(place, Key::of(record, asked.secret_of(record))).to_string())?;
         bitwarden::warn_on_terminal("keygate keys export --bitwarden KEY | bw encode | bw create item");
         tell_of_one(record, &asked, now);
         return Ok(());
     }
     let items = Items { place, args, asked: &asked, records: &records };
-    print_json(&Document { encrypted: false, folders: [], items })?;
+    let document = Document { encrypted: false, folders: [], items };
+    say_all(|out| {
+        serde_json::to_writer(&mut *out, &document)?;
+        writeln!(out)
+    })?;
     bitwarden::warn_on_terminal("keygate keys export --bitwarden | bw import bitwardenjson /dev/stdin");
     tell_of_several(&records, &asked, now);
     Ok(())
@@ -178,5 +182,5 @@ fn tell_of_several(records: &[Arc<Record>], asked: &Asked, now: Timestamp) {
     let count = |is: &dyn Fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
     let ended = count(&|record| matches!(about::state(record, now), "disabled" | "expired"));
     let bare = count(&|record| asked.secret_of(record).is_empty());
-    tell(&format!("exported {} keys; {bare} have no password, {ended} are disabled or expired", records.len()));
+    tell(&format!("exported keys: {}; without a password: {bare}; disabled or expired: {ended}", records.len()));
 }

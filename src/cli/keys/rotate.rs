@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Print the new key and what belongs to it as JSON
     #[arg(long)]
     json: bool,
-    /// Print a Bitwarden item that holds the new key, for `bw encode | bw edit item ID`
+    /// Print a Bitwarden item that holds the new key, for `bw encode | bw edit item ID`, which replaces all of the old one
     #[arg(long, conflicts_with = "json")]
     bitwarden: bool,
     #[command(flatten)]

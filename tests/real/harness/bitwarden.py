@@ -120,6 +120,7 @@ class Vault:
         }
 
     def _keep(self, sent, name=None, collections=()):
+        collections = self.items[name]["collectionIds"] if name else collections
         name = name or str(uuid.uuid4())
         dates = {"creationDate": DATE, "revisionDate": DATE, "deletedDate": None}
         rights = {"edit": True, "viewPassword": True, "permissions": {"delete": True, "restore": True}}
