@@ -158,8 +158,9 @@ impl Forwarding<'_> {
             return Ok(Forwarded::Tunnel { upstream: connection, early });
         }
         let Relayed { request_done, close, closes, .. } = relayed;
-        if request_done && !closes && up.wire.body_is_over() && up.wire.input.bytes().is_empty() {
-            self.worker.pool.put(&plan.upstream, connection, now());
+        if request_done && !closes && up.wire.body_is_over() {
+            let in_step = up.wire.input.bytes().is_empty();
+            self.worker.pool.give_back(&plan.upstream, connection, in_step, now());
         }
         Ok(Forwarded::Done { request_done, close })
     }

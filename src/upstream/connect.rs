@@ -98,9 +98,9 @@ impl Connection {
         (self.stream, self.lease)
     }
 
-    /// Stream, group and era, the lease given back.
-    pub(super) fn into_idle(self) -> (UpstreamStream, PoolKey, Arc<Era>) {
-        (self.stream, self.key, self.era)
+    /// Stream, group, era and server, the lease given back.
+    pub(super) fn into_idle(self) -> (UpstreamStream, PoolKey, Arc<Era>, Arc<Server>) {
+        (self.stream, self.key, self.era, self.lease.server().clone())
     }
 }
 

@@ -12,7 +12,8 @@ use std::time::Instant;
 use super::Upstream;
 use super::connect::Connection;
 use super::era::Era;
-use super::stream::UpstreamStream;
+use super::server::Server;
+use super::stream::{Seen, UpstreamStream};
 
 /// What makes connections equal: the era of an upstream, the server, and the address it had when connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +57,8 @@ struct Shelves {
 #[derive(Debug)]
 struct Group {
     era: Arc<Era>,
+    upstream: Arc<str>,
+    server: Arc<Server>,
     /// Oldest first.
     idle: VecDeque<Idle>,
 }
@@ -66,23 +69,45 @@ struct Idle {
     expires: Instant,
 }
 
+impl Idle {
+    /// Whether another request may go out on it; one whose server speaks unasked tells on the others.
+    fn is_usable(&mut self, upstream: &str, server: &Server, now: Instant) -> bool {
+        let seen = self.stream.look();
+        if seen == Seen::Spoke {
+            server.note_unasked(upstream, now);
+        }
+        seen == Seen::Quiet && now < self.expires && server.is_in_step(now)
+    }
+}
+
 impl Pool {
     /// An empty pool that holds at most `most_idle` connections over all upstreams.
     pub fn new(most_idle: usize) -> Self {
         Self { shelves: Mutex::default(), most_idle }
     }
 
-    /// Gives back a connection after a clean exchange, for at most the upstream's `keepalive_timeout`. A full pool lets go of
+    /// Gives back a connection after a whole exchange. One that is not `in_step`, with bytes behind the answer that nobody asked
+    /// for, is let go of, and tells on its server's others.
+    pub fn give_back(&self, upstream: &Upstream, connection: Connection, in_step: bool, now: Instant) {
+        if in_step {
+            self.put(upstream, connection, now);
+        } else {
+            connection.server().note_unasked(&upstream.settings.name, now);
+        }
+    }
+
+    /// Keeps a connection after a clean exchange, for at most the upstream's `keepalive_timeout`. A full pool lets go of
     /// the oldest of the same group, or of this one.
     pub fn put(&self, upstream: &Upstream, connection: Connection, now: Instant) {
         let keep = upstream.settings.keepalive_timeout;
-        let (stream, key, era) = connection.into_idle();
-        if keep.is_zero() || era.is_over() {
+        let (stream, key, era, server) = connection.into_idle();
+        if keep.is_zero() || era.is_over() || !server.is_in_step(now) {
             return;
         }
         let mut shelves = self.shelves();
         let full = shelves.count >= self.most_idle;
-        let group = shelves.groups.entry(key).or_insert_with(|| Group { era, idle: VecDeque::new() });
+        let group = || Group { era, upstream: upstream.settings.name.clone(), server, idle: VecDeque::new() };
+        let group = shelves.groups.entry(key).or_insert_with(group);
         if full && group.idle.pop_front().is_none() {
             return;
         }
@@ -97,24 +122,25 @@ impl Pool {
         let mut shelves = self.shelves();
         let Shelves { groups, count } = &mut *shelves;
         let group = groups.get_mut(key)?;
-        while let Some(Idle { mut stream, expires }) = group.idle.pop_back() {
+        while let Some(mut idle) = group.idle.pop_back() {
             *count -= 1;
-            if now < expires && stream.is_quiet() {
-                return Some(stream);
+            if idle.is_usable(&group.upstream, &group.server, now) {
+                return Some(idle.stream);
             }
         }
         None
     }
 
-    /// Drops connections that are past their time, closed by the server or left over from an older era.
+    /// Drops connections that are past their time, closed by the server, not to be trusted or left over from an older era.
     pub fn sweep(&self, now: Instant) {
         let mut shelves = self.shelves();
         shelves.groups.retain(|_, group| {
             if group.era.is_over() {
                 return false;
             }
-            group.idle.retain_mut(|idle| now < idle.expires && idle.stream.is_quiet());
-            !group.idle.is_empty()
+            let Group { upstream, server, idle, .. } = group;
+            idle.retain_mut(|idle| idle.is_usable(upstream, server, now));
+            !idle.is_empty()
         });
         shelves.count = shelves.groups.values().map(|group| group.idle.len()).sum();
     }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::ServerAddress;
 
@@ -19,7 +20,13 @@ pub struct Server {
     healthy: AtomicBool,
     checked: AtomicBool,
     in_flight: AtomicUsize,
+    /// When it last sent what nobody had asked for.
+    spoke_unasked: ArcSwapOption<Instant>,
 }
+
+/// How long no connection of a server is used twice that sent what nobody had asked for. HTTP/1 has no other mark of whose
+/// answer an answer is than its place: one too many that comes a moment later is taken for the next request's.
+const DISTRUST: Duration = Duration::from_secs(60);
 
 /// A request held on a server; dropping it ends the count.
 #[derive(Debug)]
@@ -46,6 +53,7 @@ impl Server {
             healthy: AtomicBool::new(true),
             checked: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            spoke_unasked: ArcSwapOption::empty(),
         }
     }
 
@@ -115,6 +123,21 @@ impl Server {
     /// Notes that a health check has ended.
     pub fn set_checked(&self) {
         self.checked.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that bytes came behind an answer of it, or while nothing was asked.
+    pub(super) fn note_unasked(&self, upstream: &str, now: Instant) {
+        let was_trusted = self.is_in_step(now);
+        self.spoke_unasked.store(Some(Arc::new(now)));
+        if was_trusted {
+            let hint = "its connections are not reused for a minute";
+            tracing::warn!(upstream, server = self.label(), hint, "an upstream sent more than it was asked for");
+        }
+    }
+
+    /// Whether a connection of it may be used again: nothing that nobody had asked for came from it of late.
+    pub(super) fn is_in_step(&self, now: Instant) -> bool {
+        self.spoke_unasked.load().as_deref().is_none_or(|at| now.saturating_duration_since(*at) >= DISTRUST)
     }
 
     /// Requests held on it now, over all workers.

@@ -80,32 +80,49 @@ impl UpstreamStream {
         }
     }
 
-    /// Whether an idle connection is still what it was: open, and nothing has come. Asks the system and not the reactor, which
-    /// may not have looked for a while: a late byte of one answer must never begin the next, nor a request be lost to a
-    /// connection that is closed already. Bytes of TLS that are there may be consumed: not quiet means not usable.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        let mut byte = [0; 1];
-        let mut buffer = ReadBuf::new(&mut byte);
+    /// What became of an idle connection. Asks the system and not the reactor, which may not have looked for a while: a late
+    /// byte of one answer must never begin the next, nor a request be lost to a connection that is closed already. Bytes of
+    /// TLS that are there may be consumed: not quiet means not usable.
+    pub(super) fn look(&mut self) -> Seen {
         match self {
-            Self::Tcp(stream) => is_silent(stream),
-            Self::Unix(stream) => is_silent(stream),
-            // Late session tickets are no bytes of an answer: rustls takes them in and the read stays pending.
-            Self::Tls(stream) => {
-                let read = Pin::new(&mut *stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
-                read.is_pending() && is_silent(stream.get_ref().0)
-            }
-            Self::TlsUnix(stream) => {
-                let read = Pin::new(&mut *stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
-                read.is_pending() && is_silent(stream.get_ref().0)
-            }
+            Self::Tcp(stream) => peek(stream),
+            Self::Unix(stream) => peek(stream),
+            Self::Tls(stream) => look_behind(stream),
+            Self::TlsUnix(stream) => look_behind(stream),
         }
     }
 }
 
-/// Whether a socket, which never blocks, is open and has nothing to read.
-fn is_silent(socket: &impl AsFd) -> bool {
-    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
-    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+/// What an idle connection shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It is open, and nothing has come.
+    Quiet,
+    /// Bytes came that nobody asked for.
+    Spoke,
+    /// It ended, or may have.
+    Ended,
+}
+
+/// What a socket shows, which never blocks.
+fn peek(socket: &impl AsFd) -> Seen {
+    match SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(1..) => Seen::Spoke,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Quiet,
+        Ok(_) | Err(_) => Seen::Ended,
+    }
+}
+
+/// What a TLS session shows. Late session tickets are no bytes of an answer: rustls takes them in and the read stays pending.
+fn look_behind<S: AsyncRead + AsyncWrite + AsFd + Unpin>(stream: &mut TlsStream<S>) -> Seen {
+    let mut byte = [0; 1];
+    let mut buffer = ReadBuf::new(&mut byte);
+    match Pin::new(&mut *stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
+        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Seen::Spoke,
+        // Bytes that are not read yet may be an alert or a ticket as well.
+        Poll::Pending if peek(stream.get_ref().0) == Seen::Quiet => Seen::Quiet,
+        Poll::Pending | Poll::Ready(_) => Seen::Ended,
+    }
 }
 
 /// Whether decrypted bytes, or the end, wait inside the TLS session.

@@ -187,6 +187,39 @@ fn bytes_behind_an_answer_are_never_the_answer_to_another_request() {
 }
 
 #[test]
+fn a_server_that_answered_unasked_cannot_answer_another_clients_request() {
+    // Its second answer comes a moment after the next request is on its way: then nothing shows whose it is.
+    let origin = Origin::start_raw(|number, stream, log| {
+        let mut reader = Reader { stream, buffer: Vec::new() };
+        while let Some(request) = reader.request(number, log) {
+            let target = request.target.clone();
+            let seen = {
+                let mut seen = log.seen.lock().unwrap();
+                seen.push(request);
+                seen.iter().filter(|r| r.connection == number).count()
+            };
+            let answer: &[u8] = match (target.as_str(), seen) {
+                ("/twice", _) => {
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+                }
+                (_, 1) => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                _ => b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret",
+            };
+            let _ = reader.stream.write_all(answer);
+        }
+    });
+    let gate = gate(&origin);
+    for target in ["/twice", "/", "/", "/"] {
+        let mut client = Client::connect(gate.address(0));
+        assert_eq!(send(&mut client, "GET", target, "").text(), "ok", "{target}");
+    }
+    assert_eq!(origin.connections(), 4);
+    let told = || gate.log().matches("sent more than it was asked for").count();
+    eventually("the operator is told", || (told() > 0).then_some(()));
+    assert_eq!(told(), 1, "once");
+}
+
+#[test]
 fn an_early_answer_does_not_leave_half_a_request_on_a_pooled_connection() {
     // The origin answers after the head and keeps reading: what it reads next must be a whole request on a new connection.
     let origin = Origin::start_raw(|number, stream, log| {

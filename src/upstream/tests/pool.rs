@@ -180,3 +180,34 @@ async fn a_retired_upstream_leaves_the_pool() {
     pool.put(upstream, busy, now);
     assert!(pool.is_empty(), "busy ones go when they are done");
 }
+
+#[tokio::test]
+async fn a_server_that_spoke_unasked_answers_one_request_a_connection_for_a_minute() {
+    let minute = Duration::from_secs(60);
+    for behind_an_answer in [false, true] {
+        let (listener, address) = listen().await;
+        let (_held, other) = listen().await;
+        let keep = Duration::from_secs(600);
+        let upstream = build(Settings { keepalive_timeout: keep, ..settings(std::slice::from_ref(&address)) });
+        let (bystander, pool, now) = (build(settings(&[other])), Pool::new(8), Instant::now());
+        pool.put(&bystander, connect(&bystander, &pool).await.unwrap(), now);
+        let (kept, _far) = pair(&upstream, &pool, &listener).await;
+        let (spoke, mut far) = pair(&upstream, &pool, &listener).await;
+        pool.give_back(&upstream, kept, true, now);
+        if behind_an_answer {
+            pool.give_back(&upstream, spoke, false, now);
+        } else {
+            far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            pool.give_back(&upstream, spoke, true, now);
+        }
+        // The one that spoke is passed over, and the one that did not is not tried either.
+        let (fresh, _far) = pair(&upstream, &pool, &listener).await;
+        pool.give_back(&upstream, fresh, true, now);
+        let (almost, over) = (now + minute - Duration::from_nanos(1), Instant::now() + minute);
+        assert!(!soon(upstream.connect(&pool, 0, almost)).await.unwrap().is_reused(), "{behind_an_answer}");
+        assert!(soon(bystander.connect(&pool, 0, now)).await.unwrap().is_reused(), "another server is trusted");
+        let (late, _far) = pair(&upstream, &pool, &listener).await;
+        pool.give_back(&upstream, late, true, over);
+        assert!(soon(upstream.connect(&pool, 0, over)).await.unwrap().is_reused(), "{behind_an_answer}");
+    }
+}
