@@ -40,7 +40,7 @@ fn full_disks_and_odd_mounts_leave_the_old_file_and_no_line_in_the_log() {
     for (what, before, says) in [
         ("no room at all", format!("{disk} head -c 1000000 /dev/zero > ballast || true"), "No space left on device"),
         ("room for the log only", format!("{disk} head -c 36000 /dev/zero > ballast"), "No space left on device"),
-        ("a read-only mount", format!("{disk} mount -o remount,ro ."), "Read-only file system"),
+        ("a read-only mount", format!("{disk} mount -o remount,bind,ro ."), "Read-only file system"),
         (
             "a mount of the file alone",
             "cp -p keys.yaml inner; mount --bind inner keys.yaml".to_owned(),
