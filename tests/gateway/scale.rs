@@ -2,12 +2,10 @@
 //! at work when one write of the key file ends some of the keys, each in another way. The times seen are printed.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::client::get;
@@ -173,15 +171,8 @@ log: {{ level: info, format: json, access: \"off\" }}
     );
     let tls = TlsGate::start_with_keys(&config, &key_file(None));
     let gate = &tls.gate;
-    let (phase, phase_seen) = watch::channel(0);
-    let (ended, open) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    let crowd = Crowd {
-        address: gate.address(1).to_owned(),
-        noise,
-        phase: phase_seen,
-        ended: ended.clone(),
-        open: open.clone(),
-    };
+    let (crowd, phase) = Crowd::new(gate.address(1), noise);
+    let (ended, open) = (crowd.ended.clone(), crowd.open.clone());
     let mut http2 = tls.connect();
     let streams = open_over_http2(&mut http2, &crowd);
     let began = Instant::now();

@@ -22,6 +22,8 @@ const DRIPS: usize = 5;
 /// Bytes of one piece of an upload, and how many there are.
 const PIECE: usize = 500;
 const PIECES: usize = 400;
+/// `Content-Length` of an upload.
+pub const UPLOAD: &str = "200000";
 /// Between two signs of life of a stream, and between two messages of a busy socket.
 const PACE: Duration = Duration::from_millis(50);
 const REST: Duration = Duration::from_millis(400);
@@ -122,6 +124,13 @@ pub struct Crowd {
 }
 
 impl Crowd {
+    /// A crowd before the gate at `address`, and what moves it from phase to phase.
+    pub fn new(address: &str, noise: Arc<Noise>) -> (Self, watch::Sender<u8>) {
+        let (phase, seen) = watch::channel(0);
+        let (ended, open) = Default::default();
+        (Self { address: address.to_owned(), noise, phase: seen, ended, open }, phase)
+    }
+
     fn is_over(&self) -> bool {
         *self.phase.borrow() == 2
     }

@@ -1,8 +1,11 @@
 //! The crowd's streams: events, downloads and uploads, over HTTP/1 and HTTP/2.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -78,23 +81,71 @@ pub async fn upload(crowd: &Crowd, id: usize, key: &str) -> (Fate, Instant) {
 
 /// Reads events over HTTP/2.
 pub async fn events_over_http2(mut body: h2::RecvStream, crowd: &Crowd, id: usize) -> (Fate, Instant) {
+    read_over_http2(&mut body, crowd, |at| event(id, at).into_bytes()).await
+}
+
+/// Reads a download over HTTP/2.
+pub async fn download_over_http2(mut body: h2::RecvStream, crowd: &Crowd, id: usize) -> (Fate, Instant) {
+    read_over_http2(&mut body, crowd, |at| crowd.noise.content(id, at, PIECE).to_vec()).await
+}
+
+async fn read_over_http2(
+    body: &mut h2::RecvStream,
+    crowd: &Crowd,
+    content: impl Fn(usize) -> Vec<u8>,
+) -> (Fate, Instant) {
     let mut got = Vec::new();
     for at in 0.. {
-        let want = event(id, at);
+        let want = content(at);
         while got.len() < want.len() {
             match body.data().await {
                 Some(Ok(data)) => {
                     got.extend_from_slice(&data);
                     let _ = body.flow_control().release_capacity(data.len());
                 }
-                Some(Err(_reset)) => return crowd.ended(0, "cut"),
+                Some(Err(error)) => return crowd.ended(0, &how(&error)),
                 None => return crowd.ended(0, "ended as if it were whole"),
             }
         }
-        assert_eq!(got.drain(..want.len()).collect::<Vec<u8>>(), want.as_bytes());
+        assert!(got.drain(..want.len()).eq(want), "piece {at} is not as it was sent");
         if crowd.is_over() {
             break;
         }
     }
     crowd.stayed()
+}
+
+/// Sends an upload over HTTP/2 as [`upload`] does over HTTP/1.
+pub async fn upload_over_http2(
+    answer: h2::client::ResponseFuture,
+    mut body: h2::SendStream<Bytes>,
+    crowd: &Crowd,
+    id: usize,
+) -> (Fate, Instant) {
+    let mut answer = pin!(answer);
+    for at in 0..PIECES {
+        let piece = Bytes::copy_from_slice(crowd.noise.content(id, at, PIECE));
+        if body.send_data(piece, at + 1 == PIECES).is_err() {
+            break;
+        }
+        if !crowd.is_over() && timeout(PACE, poll_fn(|cx| body.poll_reset(cx))).await.is_ok() {
+            break;
+        }
+    }
+    match answer.as_mut().await {
+        Ok(answer) if answer.status() == 200 => crowd.stayed(),
+        Ok(answer) => {
+            // A key's end before the answer began is an answer, and then the stream is reset.
+            let end = timeout(Duration::from_secs(10), poll_fn(|cx| body.poll_reset(cx))).await;
+            let reset = end.ok().and_then(Result::ok).map_or("no reset".to_owned(), |code| format!("{code:?}"));
+            crowd.ended(0, &format!("{}, {reset}", answer.status()))
+        }
+        Err(error) => crowd.ended(0, &how(&error)),
+    }
+}
+
+/// A stream that the gate cut was reset, with CANCEL; anything else is told.
+fn how(error: &h2::Error) -> String {
+    let is_cut = error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::CANCEL);
+    if is_cut { "cut".to_owned() } else { error.to_string() }
 }
