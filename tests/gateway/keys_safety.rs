@@ -155,21 +155,17 @@ fn killed(folder: &Path, first: &str, number: usize, mut reached: impl FnMut(&mu
 fn a_kill_at_any_moment_leaves_the_old_file_or_the_new() {
     let first = format!("# Ours.\n{KEYS}");
     let folder = folder_with(&first);
-    // How often a whole command can be asked whether it has ended; kills are spread over so many.
-    let mut whole = 0_usize;
-    killed(folder.path(), &first, 0, |_| {
-        whole += 1;
-        false
-    });
-    let mut made = 0;
-    for at in 0..150 {
-        let (mut asked, kill_at) = (0, whole * at / 130);
-        made += usize::from(killed(folder.path(), &first, at, |_| {
-            asked += 1;
-            asked > kill_at
+    // Each may be asked a little oftener than the one before whether it has ended, until many come to their end.
+    let (mut patience, mut number, mut made) = (100, 0, 0);
+    while made < 20 {
+        let mut left = patience;
+        made += usize::from(killed(folder.path(), &first, number, |_| {
+            left -= 1;
+            left == 0
         }));
+        patience += patience / 12;
+        number += 1;
     }
-    assert!(made > 0, "some came to their end");
     after_kills(folder.path(), &first);
 }
 

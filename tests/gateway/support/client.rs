@@ -186,6 +186,8 @@ impl<S: Read + Write> Client<S> {
                 self.buffer.extend(&chunk[..count]);
                 true
             }
+            // A read with a timeout is not begun again by the system (signal(7)).
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.more(),
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => false,
             Err(e) => panic!("waited for the gate: {e}"),
         }

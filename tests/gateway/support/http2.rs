@@ -279,6 +279,7 @@ impl<S: Read + Write> RawPeer<S> {
                 Ok(0) => return None,
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the gate is silent"),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_closed) => return None,
             }
         }
