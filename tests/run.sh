@@ -171,16 +171,16 @@ benches_smoked() {
   cargo test --locked --bench '*'
 }
 
-# The examples as a reader would try them: in a folder of their own, with the certificates made as full.yaml says.
+# The examples as a reader would try them: in a folder of their own, with the files made as the head of each says.
 configurations_checked() {
   local folder=$target/examples name status=0
   rm -rf "$folder"
   cp -r config "$folder"
   chmod 600 "$folder/keys.yaml"
-  (cd "$folder" && sed -n '/^# The certificates/,/^$/s/^#   //p' full.yaml | bash -eu) >"$folder/certs.log" 2>&1 ||
-    { cat "$folder/certs.log"; echo "FAILED the certificates of config/full.yaml could not be made as it says"; return 1; }
   for name in "$folder"/*.yaml; do
     grep -q '^listen:' "$name" || continue # key files are checked with what names them
+    (cd "$folder" && sed -n '/in the folder of this file:$/,/^$/s/^#   //p' "$name" | bash -eu) >"$name.log" 2>&1 ||
+      { cat "$name.log"; echo "FAILED the files of config/${name##*/} could not be made as it says"; return 1; }
     if cargo run --locked --quiet -- check --config "$name"; then
       echo "ok keygate check config/${name##*/}"
     else

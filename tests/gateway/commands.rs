@@ -147,7 +147,9 @@ fn what_the_demo_prints_works_when_pasted() {
     // The README's own commands take these; a reader pastes them first.
     let variables = text.lines().find(|line| line.starts_with("  KEY=kg_")).unwrap();
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let pasted: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    let (_, quick_start) = readme.split_once("\n## Quick start\n").unwrap();
+    let quick_start = quick_start.lines().take_while(|line| !line.starts_with("## "));
+    let pasted: Vec<&str> = quick_start.filter_map(|line| line.strip_prefix("$ ")).collect();
     let shell = Command::new("sh").args(["-c", &format!("{variables}\n{}", pasted.join("\n"))]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&shell.stdout), "401\n200\n200\n200\n200\n429\n", "{pasted:?}");
 

@@ -46,6 +46,7 @@ mod keyspipes; // readers of the printing commands who leave early, and outputs 
 mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants
 mod listenreload; // SIGHUP changes where the gate listens
+mod moving; // the README's pages for those who come from AITBC and FetchML, pasted
 mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod revocation; // the end of a key is the end of its connections
