@@ -28,6 +28,9 @@ pub struct Change {
     pub quotas: Vec<QuotaCount>,
 }
 
+/// Most windows of a key's quota that wait to be written: where nothing can be written for days, the last ones.
+const WINDOWS_HELD: usize = 4;
+
 /// What is to be written, by key. What could not be written stays in it, and more is added: nothing is lost or counted
 /// twice, and it never holds more than one entry a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,10 @@ impl Batch {
             match change.quotas.iter_mut().find(|own| own.per == count.per && own.start == count.start) {
                 Some(own) => own.used = own.used.max(count.used),
                 None => change.quotas.push(count),
+            }
+            if change.quotas.len() > WINDOWS_HELD {
+                let first = change.quotas.iter().enumerate().min_by_key(|(_, own)| own.start).map(|(at, _)| at);
+                first.map(|at| change.quotas.swap_remove(at));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::activity::Activity;
 use super::address::Address;
 use super::fields::Fields;
 use super::permit::Permit;
-use super::quota::QuotaCount;
+use super::quota::{QuotaCount, QuotaCounts};
 use super::state::KeyState;
 use super::table::Table;
 use super::{Limits, Rate};
@@ -87,7 +87,7 @@ impl Limiter {
     }
 
     /// Calls `write` with what each key used of its quota, to be kept over a restart: the window it was counted in last,
-    /// and the one before.
+    /// and those before.
     pub fn quota_counts(&self, mut write: impl FnMut(&KeyId, QuotaCount)) {
         for entry in &self.keys {
             entry.value().quota_counts().into_iter().flatten().for_each(|count| write(entry.key(), count));
@@ -96,7 +96,7 @@ impl Limiter {
 
     /// Hands `take` what each key did since it was last asked, if it did anything, and its quota counts now. What is handed
     /// out is not kept here: whoever takes it keeps it until it is written.
-    pub fn take_activity(&self, mut take: impl FnMut(&KeyId, Activity, [Option<QuotaCount>; 2])) {
+    pub fn take_activity(&self, mut take: impl FnMut(&KeyId, Activity, QuotaCounts)) {
         for entry in &self.keys {
             if let Some((activity, quotas)) = entry.value().take_activity() {
                 take(entry.key(), activity, quotas);

@@ -1,5 +1,5 @@
-//! Quotas: admitted requests counted in fixed UTC windows of the wall clock (decision 14). The last window is kept beside
-//! the current one, so a clock that steps back over a boundary neither refills a quota nor forgets one.
+//! Quotas: admitted requests counted in fixed UTC windows of the wall clock (decision 14). The last two windows are kept
+//! beside the current one, and what is used goes along when the clock steps back further, so no step back refills a quota.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -20,11 +20,15 @@ pub struct QuotaCount {
     pub used: u64,
 }
 
+/// How a key's quota stands in each window that is kept of it.
+pub type QuotaCounts = [Option<QuotaCount>; 3];
+
 /// The windows a key was last counted in.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     current: Option<Window>,
-    previous: Option<Window>,
+    /// Those before it, the last one first.
+    earlier: [Option<Window>; 2],
 }
 
 /// One window and what was used of it.
@@ -50,43 +54,54 @@ impl Usage {
     /// The window of `quota` that holds `now`.
     ///
     /// When the kind of window changed on a reload, the same part of the new one is used up: a changed limit never
-    /// refills (decision 14).
+    /// refills (decision 14). So it is when the clock steps back to a window that is not known; that one ends in time, and
+    /// the next is counted from nothing, so a clock that once was wrong locks nobody out.
     pub(super) fn window(&mut self, quota: Quota, now: Timestamp) -> &mut Window {
         let second = floor_second(now);
         let fits = |window: &Window| window.per == quota.per && window.holds(second);
         if !self.current.as_ref().is_some_and(fits) {
-            let next = self.previous.filter(fits).unwrap_or_else(|| {
-                let other = self.current.filter(|window| window.holds(second));
+            let known = self.earlier.iter().flatten().find(|window| fits(window)).copied();
+            self.enter(known.unwrap_or_else(|| {
+                let other = self.current.filter(|window| window.end > second);
                 let used = other.map_or(0, |window| window.used_in_terms_of(quota));
                 Window { used, ..Window::around(quota.per, now) }
-            });
-            self.previous = self.current.replace(next);
+            }));
         }
         let window = self.current.get_or_insert_with(|| Window::around(quota.per, now));
         window.most = Some(quota.requests);
         window
     }
 
-    /// What was used of the current window and the one before, to be kept over a restart.
-    pub(super) fn counts(&self) -> [Option<QuotaCount>; 2] {
-        let count = |window: Window| QuotaCount { per: window.per, start: window.start, used: window.used };
-        [self.current.map(count), self.previous.map(count)]
+    /// Makes a window the current one; of those before it the oldest is forgotten.
+    fn enter(&mut self, next: Window) {
+        let left = self.current.replace(next);
+        let [last, older] = self.earlier;
+        self.earlier = [left, if last.is_some_and(|last| last.is_same(&next)) { older } else { last }];
+    }
+
+    /// What was used of the current window and those before, to be kept over a restart.
+    pub(super) fn counts(&self) -> QuotaCounts {
+        let [last, older] = self.earlier;
+        [self.current, last, older]
+            .map(|window| window.map(|Window { per, start, used, .. }| QuotaCount { per, start, used }))
     }
 
     /// Puts back what was kept over a restart, before anything was counted; what was counted stays where it is more.
     pub(super) fn restore(&mut self, count: QuotaCount) {
         let Ok(start) = Timestamp::from_second(count.start) else { return };
         let kept = Window { used: count.used, ..Window::around(count.per, start) };
-        let mut known = self.current.iter_mut().chain(&mut self.previous);
-        match known.find(|own| own.per == kept.per && own.start == kept.start) {
+        match self.current.iter_mut().chain(self.earlier.iter_mut().flatten()).find(|own| own.is_same(&kept)) {
             Some(own) => own.used = own.used.max(kept.used),
-            None => self.previous = self.current.replace(kept),
+            None => self.enter(kept),
         }
     }
 
     /// Whether forgetting it would give nothing back.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
-        self.current.iter().chain(&self.previous).all(|window| window.used == 0 || window.end <= floor_second(now))
+        self.current
+            .iter()
+            .chain(self.earlier.iter().flatten())
+            .all(|window| window.used == 0 || window.end <= floor_second(now))
     }
 }
 
@@ -104,6 +119,10 @@ impl Window {
             QuotaWindow::Month => month_around(now).unwrap_or_else(|| aligned(31 * 86_400)),
         };
         Self { per, start, end, used: 0, most: None }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.per == other.per && self.start == other.start
     }
 
     fn holds(&self, second: i64) -> bool {

@@ -9,7 +9,7 @@ use super::bucket::Bucket;
 use super::fields::{Fields, Standing};
 use super::limiter::Refusal;
 use super::permit::{Hold, Permit};
-use super::quota::{QuotaCount, Usage};
+use super::quota::{QuotaCount, QuotaCounts, Usage};
 use super::table::unpoisoned;
 use super::{Limits, Rate};
 use crate::moment::Now;
@@ -74,12 +74,12 @@ impl KeyState {
         counters.websockets = counters.websockets.saturating_sub(1);
     }
 
-    pub(super) fn quota_counts(&self) -> [Option<QuotaCount>; 2] {
+    pub(super) fn quota_counts(&self) -> QuotaCounts {
         unpoisoned(&self.counters).quota.counts()
     }
 
     /// What was done since the last call, and the quota counts with it; `None` if nothing was.
-    pub(super) fn take_activity(&self) -> Option<(Activity, [Option<QuotaCount>; 2])> {
+    pub(super) fn take_activity(&self) -> Option<(Activity, QuotaCounts)> {
         let mut counters = unpoisoned(&self.counters);
         let activity = counters.activity.take()?;
         Some((activity, counters.quota.counts()))

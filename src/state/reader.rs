@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
@@ -10,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::StateError;
 use super::schema::{self, Contents};
 use crate::key::KeyId;
+use crate::keyring::source;
 use crate::limit::activity::day_of;
 
 /// How long a read waits for the file.
@@ -35,11 +37,19 @@ pub struct Reader {
 impl Reader {
     /// Opens the file at `path` (`state.path`); `None` where there is none or nothing in it yet.
     pub fn open(path: &Path) -> Result<Option<Self>, StateError> {
-        if !path.try_exists()? {
-            return Ok(None);
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+            // A pipe would hold SQLite for ever.
+            Ok(found) if !found.is_file() => return Err(StateError::Foreign("it is not a regular file")),
+            Ok(_) => {}
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| match source::open(path) {
+            // SQLite only says that it could not open it.
+            Err(why) => StateError::from(why),
+            Ok(_) => error.into(),
+        })?;
         connection.busy_timeout(BUSY)?;
         let contents = schema::look(&connection)?;
         Ok((contents == Contents::Ours).then_some(Self { connection }))

@@ -186,32 +186,37 @@ impl Store {
         Ok(())
     }
 
-    /// What is used of quotas whose windows are not over, of each key the window that holds `now` last.
+    /// What is used of quotas whose windows are not over: of each key those that hold `now`, and the two that begin last, in
+    /// case `now` is behind, as it is where a machine without a clock of its own starts. Those that hold `now` come last.
     pub fn load(&self, now: Timestamp) -> Result<Vec<(KeyId, QuotaCount)>, StateError> {
-        let mut query =
-            self.connection.prepare("SELECT key, per, start, used FROM quota WHERE start > ?1 ORDER BY start DESC")?;
+        let query = "SELECT key, per, start, used FROM quota WHERE start > ?1 ORDER BY key, start DESC";
+        let mut query = self.connection.prepare(query)?;
         let earliest = now.saturating_sub(WINDOWS_KEPT).map_or(i64::MIN, Timestamp::as_second);
-        let rows = query.query_map([earliest], |row| {
+        let mut rows = query.query([earliest])?;
+        let (mut counts, mut rank) = (Vec::<(KeyId, QuotaCount)>::new(), 0);
+        let mut last = String::new();
+        while let Some(row) = rows.next()? {
             let (key, per, start, used): (String, String, i64, i64) =
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok((key, per, start, used))
-        })?;
-        let mut counts = Vec::new();
-        for row in rows {
-            let (key, per, start, used) = row?;
             let Some(per) = schema::window_of(&per) else { continue };
             let count = QuotaCount { per, start, used: used.unsigned_abs() };
-            if count.end().is_some_and(|end| end > now.as_second()) {
+            rank = if key == last { rank + 1 } else { 0 };
+            let is_over = count.end().is_none_or(|end| end <= now.as_second());
+            if !is_over && (rank < 2 || start <= now.as_second()) {
                 counts.push((KeyId::new(&key), count));
             }
+            last = key;
         }
         Ok(counts)
     }
 
-    /// Removes what nobody will ask for: keys not used for more than a year, windows long over.
+    /// Removes what nobody will ask for: keys not used for more than a year, windows long over. What is long ago is told by
+    /// the last use of any key, so that a clock that is far ahead for a moment does not empty the file.
     pub fn prune(&mut self, now: Timestamp) -> Result<(), StateError> {
-        let before = |kept| now.saturating_sub(kept).map_or(i64::MIN, Timestamp::as_second);
         let work = self.connection.transaction()?;
+        let newest: Option<i64> = work.query_row("SELECT max(last_used) FROM activity", [], |row| row.get(0))?;
+        let now = newest.and_then(|newest| Timestamp::from_second(newest).ok()).map_or(now, |newest| newest.min(now));
+        let before = |kept| now.saturating_sub(kept).map_or(i64::MIN, Timestamp::as_second);
         work.execute("DELETE FROM activity WHERE last_used < ?1", [before(REMEMBERED)])?;
         work.execute("DELETE FROM quota WHERE start < ?1", [before(WINDOWS_KEPT)])?;
         work.commit()?;

@@ -235,9 +235,69 @@ fn a_reader_sees_nothing_where_nothing_is_and_keys_are_forgotten_in_time() {
     world.writer.round(folder.now);
     drop(world);
     assert_eq!(folder.read("bob"), None);
+    let quotas = |folder: &Folder| {
+        let store = Store::open(&folder.path(), folder.now).expect("opens").store;
+        store.load("2026-03-01T00:00:00Z".parse().expect("a time")).expect("read").len()
+    };
     for (days, known) in [(399, true), (2, false)] {
         folder.now += SignedDuration::from_hours(days * 24);
+        // By the clock alone nothing is old: it may be ahead.
+        let mut world = folder.started();
+        assert!(folder.read("alice").is_some(), "{days}");
+        folder.ask(&world, "bob", 1);
+        world.writer.round(folder.now);
+        drop(world);
         drop(folder.started());
         assert_eq!(folder.read("alice").is_some(), known, "{days}");
+        assert_eq!(quotas(&folder), 1, "{days}: alice's is long over");
     }
+}
+
+/// Regression: where the clock began in the past, as without a battery, the oldest windows were put back and today's was not.
+#[test]
+fn a_clock_that_starts_in_the_past_forgets_no_quota() {
+    let mut folder = Folder::new(Some((10, QuotaWindow::Day)));
+    let mut world = folder.started();
+    for _ in 0..9 {
+        assert_eq!(folder.ask(&world, "alice", 10), 10);
+        world.writer.round(folder.now);
+        folder.now += SignedDuration::from_hours(24);
+    }
+    drop(world);
+    let real = folder.now - SignedDuration::from_hours(24);
+    folder.now = "1970-01-01T00:00:10Z".parse().expect("a time");
+    let mut world = folder.started();
+    assert_eq!(folder.ask(&world, "alice", 20), 0, "nor is there one in the past");
+    world.writer.round(folder.now);
+    folder.now = real;
+    assert_eq!(folder.ask(&world, "alice", 20), 0);
+    folder.now = real + SignedDuration::from_hours(24);
+    assert_eq!(folder.ask(&world, "alice", 20), 10);
+}
+
+/// Regression: a clock that was ahead when the gate started emptied the file.
+#[test]
+fn a_clock_that_starts_in_the_future_forgets_nothing() {
+    let mut folder = Folder::new(Some((10, QuotaWindow::Day)));
+    let mut world = folder.started();
+    folder.ask(&world, "alice", 4);
+    world.writer.round(folder.now);
+    drop(world);
+    folder.now += SignedDuration::from_hours(9999 * 24);
+    drop(folder.started());
+    folder.now -= SignedDuration::from_hours(9999 * 24);
+    assert_eq!(folder.read("alice"), Some((4, 4)));
+    assert_eq!(folder.ask(&folder.started(), "alice", 20), 6);
+}
+
+#[test]
+fn what_waits_for_a_disk_stays_small() {
+    let mut batch = Batch::default();
+    let id = KeyId::new("alice");
+    for start in 0..100 {
+        batch.add(&id, Activity::default(), [QuotaCount { per: QuotaWindow::Hour, start: start * 3600, used: 1 }]);
+    }
+    let mut starts: Vec<i64> = batch.0[&id].quotas.iter().map(|count| count.start / 3600).collect();
+    starts.sort_unstable();
+    assert_eq!(starts, [96, 97, 98, 99]);
 }

@@ -63,6 +63,51 @@ fn a_clock_that_steps_over_an_edge_and_back_gives_no_second_quota() {
     assert_eq!(key.admitted(&limits, 5, clock.0), 0);
 }
 
+/// Regression: a clock set back further than to the window before found a full quota there.
+#[test]
+fn a_clock_set_back_never_refills() {
+    use QuotaWindow::{Day, Hour, Month};
+    // Each step: the time, and how many of five requests are admitted of a quota of three.
+    type Steps = &'static [(&'static str, usize)];
+    #[rustfmt::skip]
+    let rows: &[(QuotaWindow, Steps)] = &[
+        (Day, &[("2026-03-15T12:00:00Z", 3), ("2026-03-12T12:00:00Z", 0), ("2026-03-15T12:00:00Z", 0)]),
+        (Hour, &[("2026-03-15T12:00:00Z", 3), ("2026-03-15T02:00:00Z", 0), ("2026-03-15T02:59:59Z", 0)]),
+        (Month, &[("2026-03-31T23:59:59Z", 3), ("2026-01-31T12:00:00Z", 0), ("2026-03-01T00:00:00Z", 0)]),
+        (Day, &[("2026-03-15T12:00:00Z", 3), ("1970-01-01T00:00:00Z", 0), ("2026-03-15T12:00:00Z", 0)]),
+        // Over two edges and back: all three windows are known.
+        (Day, &[("2026-03-13T12:00:00Z", 3), ("2026-03-14T12:00:00Z", 3), ("2026-03-15T12:00:00Z", 3),
+                ("2026-03-13T12:00:00Z", 0), ("2026-03-14T12:00:00Z", 0), ("2026-03-15T12:00:00Z", 0)]),
+        // A clock that was far ahead takes nothing from the days that follow, and gives nothing to the day it left.
+        (Day, &[("2026-03-15T12:00:00Z", 3), ("2030-01-01T00:00:00Z", 3), ("2026-03-15T13:00:00Z", 0),
+                ("2026-03-16T00:00:00Z", 3), ("2026-03-15T23:59:59Z", 0), ("2026-03-17T00:00:00Z", 3)]),
+    ];
+    for (per, steps) in rows {
+        let (key, limits) = (OneKey::new(), only_quota(3, *per));
+        for (at, (wall, admitted)) in steps.iter().enumerate() {
+            assert_eq!(key.admitted(&limits, 5, Clock::at(wall).0), *admitted, "{per:?}: step {at}, {wall}");
+        }
+    }
+}
+
+#[test]
+fn months_follow_one_another_whatever_their_length() {
+    let limits = only_quota(2, QuotaWindow::Month);
+    let key = OneKey::new();
+    #[rustfmt::skip]
+    let rows = [
+        ("2027-12-31T23:59:59.999Z", 2, 1), ("2028-01-01T00:00:00Z", 2, 31 * 86_400), ("2028-01-31T00:00:00Z", 0, 86_400),
+        ("2028-02-01T00:00:00Z", 2, 29 * 86_400), ("2028-02-29T23:59:59Z", 0, 1), ("2028-03-01T00:00:00Z", 2, 31 * 86_400),
+        ("2028-03-31T23:00:00-01:00", 2, 30 * 86_400), ("2100-02-28T23:59:00Z", 2, 60), ("2100-03-01T00:00:00Z", 2, 31 * 86_400),
+    ];
+    for (wall, admitted, left) in rows {
+        let now = Clock::at(wall).0;
+        assert_eq!(key.admitted(&limits, 5, now), admitted, "{wall}");
+        let refusal = key.ask(&limits, now).expect_err("used up");
+        assert_eq!(refusal.wait.as_secs_f64().ceil(), f64::from(left), "{wall}");
+    }
+}
+
 #[test]
 fn a_changed_quota_keeps_its_count_and_a_changed_window_the_part_that_is_used() {
     use QuotaWindow::{Day, Hour, Month};
