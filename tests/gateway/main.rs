@@ -55,6 +55,8 @@ mod scale; // the end of keys in a crowd of sockets and streams
 mod shutdown; // the end of the gate
 mod sse; // server-sent events
 mod state; // what outlives a restart
+mod statefaults; // the state file in trouble, and SIGKILL at any moment
+mod statelist; // what keys list makes of the state file
 mod suites; // the admission suites of other gateways, row by row
 mod tidy; // house rules: who may name what, and what the documents must hold
 mod timeouts; // a deadline for every phase, and what strangers can hold

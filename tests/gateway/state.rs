@@ -3,50 +3,49 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use jiff::Timestamp;
 use keygate::key::KeyId;
 use keygate::state::reader::{Activity, Reader};
 
 use crate::support::client::{Response, get};
-use crate::support::gateway::{Gateway, is_root, run, write_private};
+use crate::support::gateway::{Gateway, run, write_private};
 use crate::support::origin::Origin;
 use crate::support::{ALICE, BOB, KEYS, SECRETS, config_with, eventually};
 
-const ALICE_ID: &str = "48e8f859";
-const FAILED: &str = r#"keygate_state_writes_total{result="failure"}"#;
+pub const ALICE_ID: &str = "48e8f859";
+pub const FAILED: &str = r#"keygate_state_writes_total{result="failure"}"#;
 const DAMAGED: &str = r#"keygate_state_writes_total{result="damaged"}"#;
 
 /// A gate with a quota a month, which no test outlasts but in the second in which a month ends.
-fn config(origin: &Origin, path: &str) -> String {
+pub fn config(origin: &Origin, path: &str) -> String {
     let more = format!("limits: {{ default: {{ quota: {{ requests: 10, per: 1mo }} }} }}\nstate: {{ path: {path} }}\n");
     config_with(origin, "  - { path: /, upstream: app }\n", &more)
 }
 
-fn ask(gate: &Gateway, key: &str) -> Response {
+pub fn ask(gate: &Gateway, key: &str) -> Response {
     get(gate.address(0), "/", &[("X-Api-Key", key)])
 }
 
 /// How many of `tries` requests are let through.
-fn admitted(gate: &Gateway, key: &str, tries: usize) -> usize {
+pub fn admitted(gate: &Gateway, key: &str, tries: usize) -> usize {
     (0..tries).filter(|_| ask(gate, key).status == 200).count()
 }
 
 /// Ends a gate and starts another in its folder.
-fn restart(mut gate: Gateway, signal: &str, config: &str) -> Gateway {
+pub fn restart(mut gate: Gateway, signal: &str, config: &str) -> Gateway {
     gate.signal(signal);
     gate.wait();
     let folder = std::mem::replace(&mut gate.dir, tempfile::tempdir().unwrap());
     Gateway::start_in(folder, config, KEYS, &[])
 }
 
-fn read(path: &Path, id: &str) -> Option<Activity> {
+pub fn read(path: &Path, id: &str) -> Option<Activity> {
     Reader::open(path).expect("readable")?.activity(Timestamp::now()).expect("readable").remove(&KeyId::new(id))
 }
 
 /// Waits until the file tells of so many requests by alice.
-fn written(path: &Path, total: u64) -> Activity {
+pub fn written(path: &Path, total: u64) -> Activity {
     eventually("a write", || read(path, ALICE_ID).filter(|activity| activity.total == total))
 }
 
@@ -212,45 +211,4 @@ fn what_the_gate_will_say_of_its_state_file_is_a_warning_of_check() {
     warned(&|_| (), "its folder is not there");
     warned(&with([0xff, 0].repeat(99)), "it cannot be told for a state file and is left alone");
     warned(&with(vec![0; 99]), "it is damaged, and is put aside for a new one");
-}
-
-/// A disk of its own that is full: mounting takes root.
-#[test]
-fn a_full_disk_is_told_of_and_nothing_is_lost_once_there_is_room() {
-    if !is_root() {
-        return;
-    }
-    let disk = tempfile::tempdir().unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "keygate-test"]).arg(disk.path()).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this root may not mount");
-        return;
-    }
-    let _unmount = Unmount(disk.path());
-    let origin = Origin::ok();
-    let state = disk.path().join("state.db");
-    let config = config(&origin, state.to_str().unwrap());
-    let ballast = disk.path().join("ballast");
-    let fill = || {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(&ballast).unwrap();
-        while std::io::Write::write(&mut file, &[b'x'; 1024]).is_ok_and(|wrote| wrote > 0) {}
-    };
-    fill();
-    let gate = Gateway::start(&config);
-    assert_eq!(admitted(&gate, ALICE, 3), 3, "serves on a disk that was full before");
-    eventually("told", || (gate.metric(FAILED) >= 2.0).then_some(()));
-    let told = gate.log().matches("the state cannot be written").count();
-    assert_eq!(told, 1, "once for each change: {}", gate.log());
-    fs::remove_file(&ballast).unwrap();
-    written(&state, 3);
-    eventually("told", || gate.log().contains("the state is written again").then_some(()));
-}
-
-struct Unmount<'a>(&'a Path);
-
-impl Drop for Unmount<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
 }
