@@ -114,9 +114,13 @@ impl Keyring {
 
     /// The record with this id, in any state.
     pub fn find_by_id(&self, id: &KeyId) -> Option<&Arc<Record>> {
+        self.record(self.place_of(id)?)
+    }
+
+    /// Which record has this id, counted from the first in the file.
+    fn place_of(&self, id: &KeyId) -> Option<u32> {
         let hash = self.hasher.hash_one(id.as_str());
-        let index = self.by_id.find(hash, |index| self.record(*index).is_some_and(|record| record.id() == id))?;
-        self.record(*index)
+        self.by_id.find(hash, |index| self.record(*index).is_some_and(|record| record.id() == id)).copied()
     }
 
     /// Whether the credential behind `principal` is still good after a reload, with the record as it is now: open

@@ -12,6 +12,7 @@ mod export;
 mod import;
 mod list;
 mod place;
+mod progress;
 mod prune;
 mod revoke;
 mod rotate;

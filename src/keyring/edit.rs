@@ -9,9 +9,8 @@ mod written;
 
 use crate::key::KeyId;
 use crate::keyring::Keyring;
-use crate::keyring::file::{self, Problem, ends_with_marker};
+use crate::keyring::file::{self, Parsed, Problem, ends_with_marker};
 pub use check::{faults, fields_of, hash, limits, previous, span, window};
-use index::Index;
 use plan::{Plan, Splice};
 pub use written::Written;
 
@@ -133,33 +132,29 @@ pub struct Edited {
     pub keyring: Keyring,
 }
 
-/// Makes all of `changes` in `text`, or none; `old` are the keys that [`file::parse`] read from it.
+/// Makes all of `changes` in `text`, or none; `old` is what [`file::parse`] read from it. `watch` is told of the line reached
+/// while what came out is read again.
 ///
 /// # Errors
 ///
 /// See [`EditError`].
-pub fn apply(text: &str, old: &Keyring, changes: &[Change]) -> Result<Edited, EditError> {
-    let splices = Plan::new(text, changes)?.splices()?;
+pub fn apply(text: &str, old: &Parsed, changes: &[Change], watch: &mut dyn FnMut(usize)) -> Result<Edited, EditError> {
+    let splices = Plan::new(text, old, changes)?.splices()?;
     let mut new = splice(text, splices).ok_or(EditError::Unsupported(1))?;
     if !ends_with_marker(new.as_bytes()) {
         new.push_str(if new.ends_with('\n') { "...\n" } else { "\n...\n" });
     }
-    let keyring = file::parse(&new).map_err(EditError::Refused)?.keyring;
-    check::came_out(old, &keyring, changes)?;
+    let keyring = file::parse_watched(&new, watch).map_err(EditError::Refused)?.keyring;
+    check::came_out(&old.keyring, &keyring, changes)?;
     Ok(Edited { text: new, keyring })
 }
 
 /// The lines on which entries with these ids begin, in the order of the file; none for what is no key file.
 pub fn lines_of(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<(usize, KeyId)> {
-    let mut places = Vec::new();
-    let read = Index::read(text, |place, id| {
-        if wanted(id) {
-            places.push((place, KeyId::new(id)));
-        }
-    });
-    let Some(index) = read else { return Vec::new() };
-    let line = |place| text.get(..index.start(place)?).map(|before| before.matches('\n').count() + 1);
-    places.into_iter().filter_map(|(place, id)| Some((line(place)?, id))).collect()
+    let Ok(parsed) = file::parse(text) else { return Vec::new() };
+    let entries = parsed.keyring.records().zip(&parsed.places.entries);
+    let wanted = entries.filter(|(record, _)| wanted(record.id().as_str()));
+    wanted.map(|(record, (line, _))| (*line as usize, record.id().clone())).collect()
 }
 
 /// The text with `splices`, which are sorted; `None` where two overlap.

@@ -14,7 +14,7 @@ use hashbrown::hash_table::Entry as Slot;
 use crate::key::{KeyHash, KeyId};
 use crate::keyring::record::{Fields, Previous, Record, Shelf, Which};
 use crate::keyring::{Keyring, Repeat};
-use crate::yaml::{self, Entry, Node, Value, simple};
+use crate::yaml::{self, Entry, Node, Position, Value, simple};
 use notes::Notes;
 
 /// What the key file of this version says.
@@ -55,6 +55,19 @@ pub struct Parsed {
     pub keyring: Keyring,
     /// What is allowed but looks like a mistake.
     pub warnings: Vec<Problem>,
+    /// Where things stand, for an edit.
+    pub(super) places: Places,
+}
+
+/// Where the entries of a key file begin, and its list.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// For each entry, line and column of its first field, or brace.
+    pub(super) entries: Vec<(u32, u32)>,
+    /// The name `keys`.
+    pub(super) name: Option<Position>,
+    /// What stands behind it.
+    pub(super) list: Option<Position>,
 }
 
 /// Reads the bytes of a key file as text: UTF-8, without NULs, a byte order mark at the start dropped.
@@ -82,21 +95,34 @@ pub fn ends_with_marker(bytes: &[u8]) -> bool {
 ///
 /// After a syntax error nothing more of the text can be read, so problems behind it stay unseen.
 pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
+    parse_watched(text, &mut |_line| ())
+}
+
+/// As [`parse`]; `watch` is told of the line that was reached, entry by entry. It begins anew where a text that looked
+/// plain turns out to be none.
+pub fn parse_watched(text: &str, watch: &mut dyn FnMut(usize)) -> Result<Parsed, Vec<Problem>> {
     // Most files are plain enough for the quick reading. Only its good news counts: what is wrong, and where, is for
     // the general reading to say.
     let mut reader = Reader::default();
-    if let Some(tree) = simple::parse_each(text, "keys", &mut |item| reader.entry(item)) {
+    let mut each = |item: Node| {
+        watch(item.position.line);
+        reader.entry(item);
+    };
+    if let Some(tree) = simple::parse_each(text, "keys", &mut each) {
         reader.top(tree);
         if let Ok(parsed) = reader.finish() {
             return Ok(parsed);
         }
     }
-    parse_generally(text)
+    parse_generally(text, watch)
 }
 
-fn parse_generally(text: &str) -> Result<Parsed, Vec<Problem>> {
+fn parse_generally(text: &str, watch: &mut dyn FnMut(usize)) -> Result<Parsed, Vec<Problem>> {
     let mut reader = Reader::default();
-    let mut each = |item| reader.entry(item);
+    let mut each = |item: Node| {
+        watch(item.position.line);
+        reader.entry(item);
+    };
     let (tree, errors) = yaml::parse_each(text, "keys", &mut each);
     for error in errors {
         reader.notes.problem(error.position.line, error.message);
@@ -133,6 +159,7 @@ struct Reader {
     /// in looking for repeats, since its file is refused.
     records: Vec<Arc<Record>>,
     lines: Vec<Lines>,
+    places: Places,
     shelf: Shelf,
 }
 
@@ -187,6 +214,7 @@ impl Reader {
     }
 
     fn keys(&mut self, field: &Entry) {
+        (self.places.name, self.places.list) = (Some(field.position), Some(field.value.position));
         let line = field.position.line;
         match &field.value.value {
             Value::Sequence(_) if self.lines.is_empty() => {
@@ -212,6 +240,7 @@ impl Reader {
         if fields.created.zip(fields.expires).is_some_and(|(created, expires)| expires <= created) {
             self.notes.warning(line, "this key expires before it was created");
         }
+        self.places.entries.push((short(line), short(node.position.column)));
         self.records.push(Arc::new(Record::pack(fields, &mut self.shelf)));
         self.lines.push(lines);
     }
@@ -221,7 +250,7 @@ impl Reader {
         let (mut fields, mut lines) = (nothing(), Lines::default());
         let notes = &mut self.notes;
         for entry in entries {
-            let line = u32::try_from(entry.position.line).unwrap_or(u32::MAX);
+            let line = short(entry.position.line);
             match entry.key.as_str() {
                 "id" => set(&mut fields.id, &mut lines.id, line, field::id(entry, notes).map(KeyId::new)),
                 "name" => set(&mut fields.name, &mut lines.name, line, field::name(entry, notes).map(Some)),
@@ -253,8 +282,8 @@ impl Reader {
         for repeat in repeats {
             self.repeated(&repeat, &keyring);
         }
-        match self.notes.settle() {
-            (problems, warnings) if problems.is_empty() => Ok(Parsed { keyring, warnings }),
+        match std::mem::take(&mut self.notes).settle() {
+            (problems, warnings) if problems.is_empty() => Ok(Parsed { keyring, warnings, places: self.places }),
             (problems, _) => Err(problems),
         }
     }
@@ -311,7 +340,7 @@ fn previous(entry: &Entry, notes: &mut Notes) -> Option<(Previous, u32)> {
     notes.missing(fields, PREVIOUS, entry.position.line, "`previous`");
     let (mut hash, mut until) = (None, None);
     for field in fields {
-        let line = u32::try_from(field.position.line).unwrap_or(u32::MAX);
+        let line = short(field.position.line);
         match field.key.as_str() {
             "hash" => hash = field::hash(field, notes).map(|hash| (hash, line)),
             "until" => until = field::date(field, notes),
@@ -321,6 +350,11 @@ fn previous(entry: &Entry, notes: &mut Notes) -> Option<(Previous, u32)> {
     // Without an end its hash still counts in looking for repeats; the file is refused anyway.
     let (hash, line) = hash?;
     Some((Previous { hash, until: until.unwrap_or_default() }, line))
+}
+
+/// A line or column; the bound on the file's size keeps both far below.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// What an entry is before any of its fields was read.

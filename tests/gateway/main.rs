@@ -42,6 +42,7 @@ mod keys_safety; // key commands beside each other, killed, and beside an editor
 mod keys_verify; // whose a key is and what it may do: told as the gate would decide
 mod keyschange; // update, enable, disable, rotate and prune
 mod keyslist; // list, show, completions and the manual
+mod keysmany; // the key commands on a file of many keys
 mod keyspipes; // readers of the printing commands who leave early, and outputs that are full
 mod leak; // planted keys, looked for in all that comes out
 mod limits; // limits through real sockets: exact, and told as the draft wants

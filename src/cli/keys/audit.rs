@@ -83,9 +83,8 @@ impl Noted {
 }
 
 /// Writes down what is about to be done, before it is: a change that nobody can know of must not happen.
-pub(super) fn note(target: &Path, deeds: &[Deed], before: Vec<u8>, after: &[u8]) -> io::Result<Noted> {
-    let digests = Digests { before: digest(&before), after: digest(after) };
-    drop(before);
+pub(super) fn note(target: &Path, deeds: &[Deed], before: &[u8], after: &[u8]) -> io::Result<Noted> {
+    let digests = Digests { before: digest(before), after: digest(after) };
     append(target, deeds, Some(&digests))
 }
 
@@ -182,9 +181,9 @@ mod tests {
             name: None,
             changes: vec!["roles=client".to_owned()],
         };
-        note(&keys, std::slice::from_ref(&deed), Vec::new(), b"new").expect("written");
+        note(&keys, std::slice::from_ref(&deed), b"", b"new").expect("written");
         fs::write(path(&keys), [fs::read(path(&keys)).expect("read"), b"{\"half".to_vec()].concat()).expect("written");
-        note(&keys, &[deed], b"new".to_vec(), b"newer").expect("written");
+        note(&keys, &[deed], b"new", b"newer").expect("written");
         let text = fs::read_to_string(path(&keys)).expect("read");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
@@ -206,9 +205,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let keys = folder.path().join("keys.yaml");
         let deed = Deed { action: "revoke", key: "a1".to_owned(), ..Deed::default() };
-        note(&keys, std::slice::from_ref(&deed), Vec::new(), b"new").expect("written");
+        note(&keys, std::slice::from_ref(&deed), b"", b"new").expect("written");
         let before = fs::read(path(&keys)).expect("read");
-        note(&keys, &[deed], b"new".to_vec(), b"newer").expect("written").take_back();
+        note(&keys, &[deed], b"new", b"newer").expect("written").take_back();
         assert_eq!(fs::read(path(&keys)).expect("read"), before);
     }
 }

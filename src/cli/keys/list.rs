@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use jiff::{SignedDuration, Timestamp};
 
 use super::activity::Activities;
-use super::change::look;
+use super::change::look_watched;
 use super::place::Place;
+use super::progress::Progress;
 use super::table::{self, clipped};
 use super::{Failure, about, say_all, tell, terms};
 use crate::keyring::record::Record;
@@ -43,11 +44,16 @@ const ID_SHOWN: usize = 8;
 /// Lists keys.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let now = Timestamp::now();
-    let (keyring, activities) = (look(place)?, Activities::read(place, now));
+    let progress = Progress::new();
+    let (keyring, activities) = (look_watched(place, &progress)?, Activities::read(place, now));
     if args.unused.is_some() && !activities.are_known() {
         return Err(Failure::usage("it is not known which keys are unused: there is no record of what keys did"));
     }
-    let records = || keyring.records().map(AsRef::as_ref).filter(|record| args.want(record, &activities, now));
+    let records = || {
+        let all = keyring.records().map(AsRef::as_ref).enumerate().inspect(|(at, _)| progress.reached(*at));
+        all.map(|(_, record)| record).filter(|record: &&Record| args.want(record, &activities, now))
+    };
+    progress.begin_output("writing", keyring.len());
     if args.json {
         return say_all(|out| write_json(out, records().map(|record| about::json(record, activities.of(record), now))));
     }

@@ -1,7 +1,8 @@
-//! Where each entry of a key file begins, found in one reading of a file of any size.
+//! Where each entry of a key file begins in its bytes, from the lines and columns that its reading found.
 
 use crate::keyring::edit::layout::line_start;
-use crate::yaml::{self, Node, Position, Value, simple};
+use crate::keyring::file::Places;
+use crate::yaml::Position;
 
 /// The places of a key file's entries, as bytes from its start.
 pub(super) struct Index {
@@ -15,31 +16,17 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Reads the places and tells `each` the place and id of every entry. `None` for what is no key file.
-    pub(super) fn read(text: &str, mut each: impl FnMut(usize, &str)) -> Option<Self> {
-        // Each reading hands out entries from the first on; the ids of one that was given up are told again.
-        let mut found: Vec<(usize, String)> = Vec::new();
-        let mut lines = Lines { text, line: 1, start: 0 };
-        let tree = simple::parse_each(text, "keys", &mut |item| found.push(place(&mut lines, &item)));
-        let tree = match tree {
-            Some(tree) => tree,
-            None => {
-                found.clear();
-                let mut lines = Lines { text, line: 1, start: 0 };
-                yaml::parse_each(text, "keys", &mut |item| found.push(place(&mut lines, &item))).0?
-            }
-        };
-        let Value::Mapping(fields) = tree.value else { return None };
-        let keys = fields.iter().find(|field| field.key == "keys")?;
-        let mut lines = Lines { text, line: 1, start: 0 };
-        let name = lines.byte(keys.position);
-        let colon = name + text.get(name..)?.find(':')? + 1;
-        let list = Lines { text, line: 1, start: 0 }.byte(keys.value.position);
+    /// Finds the bytes of `places` in the text that they were read from. `None` where they are none of it.
+    pub(super) fn new(text: &str, places: &Places) -> Option<Self> {
+        let (name, list) = (places.name?, places.list?);
+        let colon = byte(text, name);
+        let colon = colon + text.get(colon..)?.find(':')? + 1;
+        let list = byte(text, list);
         let flow = text.get(list..)?.starts_with('[');
-        for (place, (_, id)) in found.iter().enumerate() {
-            each(place, id);
-        }
-        Some(Self { starts: found.into_iter().map(|(start, _)| start).collect(), list, colon, flow })
+        let mut lines = Lines { text, line: 1, start: 0 };
+        let position = |(line, column): (u32, u32)| Position { line: line as usize, column: column as usize };
+        let starts = places.entries.iter().map(|place| lines.byte(position(*place))).collect();
+        Some(Self { starts, list, colon, flow })
     }
 
     /// How many entries there are.
@@ -92,12 +79,8 @@ impl Index {
     }
 }
 
-fn place(lines: &mut Lines<'_>, item: &Node) -> (usize, String) {
-    let id = match &item.value {
-        Value::Mapping(fields) => fields.iter().find(|field| field.key == "id").and_then(|field| field.value.text()),
-        Value::Null | Value::Scalar { .. } | Value::Sequence(_) => None,
-    };
-    (lines.byte(item.position), id.unwrap_or_default().to_owned())
+fn byte(text: &str, position: Position) -> usize {
+    Lines { text, line: 1, start: 0 }.byte(position)
 }
 
 /// Finds bytes by line and column, in rising order.

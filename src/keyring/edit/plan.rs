@@ -1,12 +1,11 @@
 //! From changes to bytes: what is written where in the text of a key file, so that everything else stays as it is.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::index::Index;
 use super::layout::{self, Layout, Pair, Style, line_end, line_start};
 use super::{Change, EditError, Field, Written};
-use crate::key::KeyId;
+use crate::keyring::file::Parsed;
 
 /// Bytes of the old text, and what stands there in the new one.
 pub(super) type Splice = (Range<usize>, String);
@@ -25,10 +24,10 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Finds the entries that `changes` name.
-    pub(super) fn new(text: &'a str, changes: &'a [Change]) -> Result<Self, EditError> {
+    /// Finds the entries that `changes` name; `old` is what was read from `text`.
+    pub(super) fn new(text: &'a str, old: &Parsed, changes: &'a [Change]) -> Result<Self, EditError> {
         let mut added = Vec::new();
-        let mut wanted: HashMap<&str, Option<Fields<'a>>> = HashMap::new();
+        let mut touched = Vec::new();
         for change in changes {
             let (id, fields) = match change {
                 Change::Add(fields) => {
@@ -38,18 +37,11 @@ impl<'a> Plan<'a> {
                 Change::Set(id, fields) => (id, Some(fields.as_slice())),
                 Change::Remove(id) => (id, None),
             };
-            wanted.insert(id.as_str(), fields);
+            let place = old.keyring.place_of(id).ok_or_else(|| EditError::Missing(id.clone()))?;
+            touched.push((place as usize, fields));
         }
-        let mut touched = Vec::with_capacity(wanted.len());
-        let index = Index::read(text, |place, id| {
-            if let Some(fields) = wanted.remove(id) {
-                touched.push((place, fields));
-            }
-        })
-        .ok_or(EditError::Unsupported(1))?;
-        if let Some(missing) = wanted.keys().min() {
-            return Err(EditError::Missing(KeyId::new(missing)));
-        }
+        touched.sort_by_key(|(place, _)| *place);
+        let index = Index::new(text, &old.places).ok_or(EditError::Unsupported(1))?;
         let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
         Ok(Self { text, index, added, touched, newline })
     }

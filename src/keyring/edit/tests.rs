@@ -11,7 +11,7 @@ const C: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a0
 /// As an edit of the whole file, read first.
 fn apply(text: &str, changes: &[Change]) -> Result<Edited, EditError> {
     let old = file::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
-    super::apply(text, &old.keyring, changes)
+    super::apply(text, &old, changes, &mut |_line| ())
 }
 
 fn text(text: &str) -> Written {
