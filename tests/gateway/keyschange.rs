@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::keys::keys;
 use crate::support::gateway::{Gateway, run, run_with_input, write_private};
 use crate::support::origin::Origin;
-use crate::support::{client, config, entry, eventually};
+use crate::support::{client, config, config_with, entry, eventually};
 
 /// A folder with a key file of these entries; commands name it with `--keys`.
 fn folder(entries: &[String]) -> tempfile::TempDir {
@@ -229,6 +229,33 @@ fn old_and_new_key_are_both_good_within_the_grace() {
     eventually("it is off", || (status(out.trim_end()) == 401).then_some(()));
     keys(gate.dir.path(), &["enable", "crane"]);
     eventually("it is on", || (status(out.trim_end()) == 200).then_some(()));
+}
+
+#[test]
+fn an_update_is_in_force_within_moments() {
+    let origin = Origin::ok();
+    let route = "  - { path: /, roles: [client], upstream: app }\n";
+    let gate = Gateway::start(&config_with(&origin, route, ""));
+    let (out, _) = keys(gate.dir.path(), &["create", "--user", "carol", "--name", "crane"]);
+    let status = || client::get(gate.address(0), "/", &[("X-Api-Key", out.trim_end())]).status;
+    for (asked, want) in [
+        ("--role client", 200),
+        ("--role other", 403),
+        ("--add-role client", 200),
+        ("--allow-from 10.0.0.0/8", 401),
+        ("--allow-from 127.0.0.1", 200),
+        ("--expires-in 1", 401),
+        ("--no-expiry", 200),
+    ] {
+        let arguments: Vec<&str> = ["update", "crane"].into_iter().chain(asked.split(' ')).collect();
+        keys(gate.dir.path(), &arguments);
+        eventually(asked, || (status() == want).then_some(()));
+    }
+    keys(gate.dir.path(), &["update", "crane", "--user", "dora"]);
+    let told = || status() == 200 && origin.last().one("x-auth-user") == Some("dora");
+    eventually("its new user is told", || told().then_some(()));
+    keys(gate.dir.path(), &["update", "crane", "--quota", "1/mo"]);
+    eventually("its quota is used up", || (status() == 429).then_some(()));
 }
 
 #[test]

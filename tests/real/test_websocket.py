@@ -97,13 +97,34 @@ def test_node_ws(lab):
     assert len(upstream.seen) == 4 and not any(seen.holds(ALICE.secret) for seen in upstream.seen)
 
 
-def test_a_revoked_key_closes_its_socket(lab):
-    """Close 1008 with a reason, as the client reports it."""
-    upstream, gate = make(lab)
-    with connect(f"{gate.ws}/ws", additional_headers={"X-API-Key": ALICE.secret}) as socket:
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (["revoke"], "key revoked"),
+        (["disable"], "key revoked"),
+        (["update", "--allow-from", "10.0.0.0/8"], "key revoked"),
+        (["rotate", "--grace", "0"], "key revoked"),
+        (["rotate", "--grace", "1"], "key expired"),
+        (["update", "--expires-in", "1"], "key expired"),
+    ],
+    ids=lambda value: "-".join(value).replace("/", "-") if isinstance(value, list) else "",
+)
+def test_the_end_of_a_key_closes_its_socket_and_no_other(lab, command, reason):
+    """Close 1008 with a reason, as the client reports it, when an operator's command ends the key."""
+    _, gate = make(lab)
+    done = gate.keys_command("create", "--user", "carol", "--name", "crane")
+    secret = done.stdout.strip()
+    gate.secrets.append(secret)
+    gate.await_key(secret)
+    with (
+        connect(f"{gate.ws}/ws", additional_headers={"X-API-Key": secret}) as socket,
+        connect(f"{gate.ws}/ws", additional_headers={"X-API-Key": ALICE.secret}) as other,
+    ):
         socket.send("still here")
         assert socket.recv() == "still here"
-        gate.disable_keys()
+        gate.keys_command(command[0], "crane", *command[1:])
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=10)
-        assert closed.value.rcvd.code == 1008 and closed.value.rcvd.reason
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, reason)
+        other.send("not mine")
+        assert other.recv() == "not mine"

@@ -5,6 +5,9 @@ import json
 import os
 import secrets
 import string
+import subprocess
+import urllib.error
+import urllib.request
 import zlib
 from dataclasses import dataclass, field
 
@@ -122,6 +125,23 @@ class Gate(Process):
         next_file.touch(mode=0o600)
         next_file.write_text("".join(line.replace("}\n", ', "disabled": true}\n') for line in keys.open()))
         next_file.rename(keys)
+
+    def keys_command(self, *arguments):
+        """Runs `keygate keys`, which must succeed; what it printed."""
+        command = [os.environ["KEYGATE_BINARY"], "keys", *arguments]
+        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True, timeout=20)
+
+    def await_key(self, secret):
+        """Waits until a new key is in force."""
+
+        def answered():
+            request = urllib.request.Request(f"{self.url}/", headers={"X-API-Key": secret})
+            try:
+                return urllib.request.urlopen(request, timeout=5)
+            except urllib.error.HTTPError as error:
+                return error.code != 401
+
+        eventually("the new key is in force", answered)
 
     def stop(self):
         """Ends the gate, and fails if a key, a digest or an upstream's secret shows in its output."""
