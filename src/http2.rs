@@ -35,7 +35,8 @@ const MAX_STREAMS: u32 = 100;
 /// Requests of a connection under way at once, those among them that the client gave up and that are still being put away.
 /// Beyond it no stream is looked at, and the crate counts those that are reset.
 const MOST_TASKS: usize = 2 * MAX_STREAMS as usize;
-/// The same before anything was let in: then nothing more is even read until they are refused, which waits for nobody.
+/// The same before anything was let in: then nothing more is even read until they are refused, which waits for nobody, or one
+/// is let in.
 const MOST_STRANGE_TASKS: usize = 8;
 /// Window of a connection, and of each of its streams, before its first admission of a key (decision 35): all that a stranger can
 /// make the gate hold of bodies.
@@ -144,7 +145,10 @@ where
             let full = self.reached();
             let accepted = match full {
                 None => self.connection.poll_accept(cx),
-                Some(MOST_STRANGE_TASKS) => Poll::Pending,
+                Some(MOST_STRANGE_TASKS) => {
+                    self.standing.held_up.register(cx.waker());
+                    Poll::Pending
+                }
                 Some(_) => self.connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
             };
             match accepted {

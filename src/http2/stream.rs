@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 
@@ -31,6 +32,8 @@ pub(super) struct Standing {
     pub(super) let_in: AtomicBool,
     /// One was admitted by its key: it is no stranger's any more.
     pub(super) keyed: AtomicBool,
+    /// Woken by the first that is admitted: until then the connection may have left requests lie.
+    pub(super) held_up: AtomicWaker,
 }
 
 /// A stream that was just opened.
@@ -116,8 +119,10 @@ impl Client for Exchange {
     }
 
     fn admitted(&mut self, keyed: bool) {
-        self.standing.let_in.store(true, Ordering::Relaxed);
         self.standing.keyed.fetch_or(keyed, Ordering::Relaxed);
+        if !self.standing.let_in.swap(true, Ordering::Relaxed) {
+            self.standing.held_up.wake();
+        }
     }
 }
 

@@ -272,6 +272,38 @@ fn many_requests_without_a_key_wait_for_a_server_and_hold_up_no_other() {
     }
 }
 
+#[test]
+fn a_ninth_request_does_not_wait_for_the_answers_to_the_first_eight() {
+    let free = Arc::new(AtomicBool::new(false));
+    let release = free.clone();
+    let origin = H2Origin::start(100, move |_, mut respond, _| {
+        let release = release.clone();
+        async move {
+            while !release.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let _ = respond.send_response(Response::new(()), true);
+        }
+    });
+    let patient = "request: { header_timeout: 60s, keepalive_timeout: 60s }\n";
+    let gate = TlsGate::start(
+        &config_http2(&origin, "", patient).replace("upstream: app }", "upstream: app, access: public }"),
+    );
+    let mut client = gate.connect_raw();
+    // All that a client says by itself is said: nothing but its requests wakes the gate.
+    client.frame(SETTINGS, 1, 0, b"").frame(PING, 0, 0, b"ping-pon");
+    assert!(client.read_until(|frame| frame.kind == PING).is_some());
+    // Heads so short that one read brings them all: `GET / https` by the static table, the authority by the other.
+    let literal = [&[0x82, 0x87, 0x84, 0x41, 9][..], b"gate.test"].concat();
+    let heads = (0..12).flat_map(|number| {
+        let head = if number == 0 { &literal[..] } else { &[0x82, 0x87, 0x84, 0xbe] };
+        frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, head)
+    });
+    client.send(&heads.collect::<Vec<_>>());
+    eventually("all are at the server", || (origin.requests().len() == 12).then_some(()));
+    free.store(true, Ordering::SeqCst);
+}
+
 /// What each of many strangers makes the gate hold, in KiB: now, and at its highest. Each opens 99 streams with `fields` behind
 /// the request's own, gives no window for their answers, reads nothing, and leaves a last head unfinished.
 fn held_by_strangers(gate: &TlsGate, fields: &[u8], strangers: usize) -> (usize, usize) {
