@@ -135,31 +135,35 @@ impl Upstream {
         }
     }
 
-    /// Tries the healthy servers in turn, beginning with the one at `first`.
-    pub(super) async fn open_from(&self, first: usize) -> Result<Connection, ConnectError> {
-        let era = Arc::clone(&self.era());
+    /// A new connection to the first of the healthy servers, from the one at `first` on, that can be reached.
+    async fn open_from(&self, first: usize) -> Result<Connection, ConnectError> {
         let mut failed = ConnectError::NoServer;
-        let (before, from) = self.servers.split_at_checked(first).unwrap_or((&[], &self.servers));
-        let in_turn =
-            from.iter().enumerate().map(|(step, server)| (first + step, server)).chain(before.iter().enumerate());
-        for (index, server) in in_turn {
-            // The first was healthy when it was chosen; the others are looked at when their turn comes.
-            if index != first && !server.is_healthy() {
-                continue;
-            }
-            let lease = Lease::new(server);
-            match self.open(&era, server).await {
-                Ok((stream, address)) => {
-                    let key = PoolKey::new(&era, index, address);
-                    return Ok(Connection { stream, lease, era, key, reused: false });
-                }
-                Err(error) => {
-                    tracing::debug!(upstream = %self.settings.name, %error, "connect failed");
-                    failed = error;
-                }
+        for (index, server) in self.in_turn(first) {
+            match self.open_at(index, server).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
             }
         }
         Err(failed)
+    }
+
+    /// The healthy servers in turn, beginning with the one at `first`. That was healthy when it was chosen; the others are
+    /// looked at when their turn comes.
+    pub(super) fn in_turn(&self, first: usize) -> impl Iterator<Item = (usize, &Arc<Server>)> {
+        let (before, from) = self.servers.split_at_checked(first).unwrap_or((&[], &self.servers));
+        let all = from.iter().enumerate().map(move |(step, server)| (first + step, server));
+        all.chain(before.iter().enumerate()).filter(move |(index, server)| *index == first || server.is_healthy())
+    }
+
+    /// A new connection to this server, which is the one at `index`.
+    pub(super) async fn open_at(&self, index: usize, server: &Arc<Server>) -> Result<Connection, ConnectError> {
+        let (era, lease) = (Arc::clone(&self.era()), Lease::new(server));
+        let opened = self.open(&era, server).await;
+        let (stream, address) = opened.inspect_err(|error| {
+            tracing::debug!(upstream = %self.settings.name, %error, "connect failed");
+        })?;
+        let key = PoolKey::new(&era, index, address);
+        Ok(Connection { stream, lease, era, key, reused: false })
     }
 
     /// One new connection to one server, TLS included, within `connect_timeout`. Also gives the address it was made to.

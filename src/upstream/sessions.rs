@@ -119,6 +119,7 @@ impl Upstream {
         Box::pin(self.open_place(sessions, first, opened, now)).await
     }
 
+    /// A place at the first of the healthy servers, from the one at `first` on, that has one or can be reached.
     async fn open_place(
         &self,
         sessions: &Sessions,
@@ -126,26 +127,45 @@ impl Upstream {
         opened: u64,
         now: Instant,
     ) -> Result<Place, ConnectError> {
-        let opening = sessions.opening(self, first);
-        let label = || self.servers.get(first).map(|server| server.label().into()).unwrap_or_default();
+        let mut failed = ConnectError::NoServer;
+        for (index, server) in self.in_turn(first) {
+            match self.open_place_at(sessions, index, server, opened, now).await {
+                Ok(place) => return Ok(place),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn open_place_at(
+        &self,
+        sessions: &Sessions,
+        index: usize,
+        server: &Arc<Server>,
+        opened: u64,
+        now: Instant,
+    ) -> Result<Place, ConnectError> {
+        if let Some(place) = sessions.take(self, index, opened, now) {
+            return Ok(place);
+        }
+        let opening = sessions.opening(self, index);
         let turn = timeout(self.settings.connect_timeout, opening.lock_owned()).await;
-        let turn = turn.map_err(|_elapsed| ConnectError::Timeout { server: label() })?;
-        match sessions.take(self, first, opened, now) {
+        let turn = turn.map_err(|_elapsed| ConnectError::Timeout { server: server.label().into() })?;
+        match sessions.take(self, index, opened, now) {
             Some(place) => Ok(place),
-            None => self.open_session(sessions, first, turn, now).await,
+            None => self.open_session(sessions, index, server, turn, now).await,
         }
     }
 
     async fn open_session(
         &self,
         sessions: &Sessions,
-        first: usize,
+        index: usize,
+        server: &Arc<Server>,
         turn: OwnedMutexGuard<()>,
         now: Instant,
     ) -> Result<Place, ConnectError> {
-        let connection = self.open_from(first).await?;
-        let server = connection.server().clone();
-        let (stream, key, era, lease) = connection.into_session();
+        let (stream, key, era, lease) = self.open_at(index, server).await?.into_session();
         let handshake = Builder::new()
             .initial_max_send_streams(UNTOLD)
             .initial_window_size(STREAM_WINDOW)
@@ -162,7 +182,7 @@ impl Upstream {
             source: io::Error::other(error),
         })?;
         let Settings { name, connect_timeout, keepalive_timeout: keepalive, .. } = &self.settings;
-        tokio::spawn(drive(connection, turn, *connect_timeout, name.clone(), server));
+        tokio::spawn(drive(connection, turn, *connect_timeout, name.clone(), server.clone()));
         Ok(sessions.put(era, *keepalive, key, send, lease, now))
     }
 }

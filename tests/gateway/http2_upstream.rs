@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::future::poll_fn;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -192,6 +192,19 @@ fn all_ok(client: &H2Client, held: Vec<h2::client::ResponseFuture>) {
             assert_eq!(answer(response).await.expect("an answer").status, 200);
         }
     });
+}
+
+#[test]
+fn requests_that_pass_over_a_dead_server_share_sessions_with_the_others() {
+    let origin = H2Origin::echo();
+    // Nobody listens there: what was bound and let go of is not given out again soon.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = config_http2(&origin, "", "threads: 1\n");
+    let gate = Gateway::start(&config.replace("servers: [", &format!("servers: [\"{dead}\", ")));
+    for _ in 0..10 {
+        assert_eq!(ask(&gate), 200);
+    }
+    assert_eq!((origin.requests().len(), origin.connections()), (10, 1));
 }
 
 #[test]
