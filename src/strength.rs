@@ -136,13 +136,14 @@ fn tokens(secret: &str) -> Vec<Token<'_>> {
 }
 
 /// Whether words make up half of the letters and digits, or more. Random keys are full of short words by chance, so one
-/// counts only where signs set it off or where it is long; looking them up takes long, so it comes last.
+/// counts only where signs set it off or where it is long; looking them up takes long, so it comes last. Digits are no words:
+/// half of a random hex key are digits, and some runs of them look like dates.
 fn in_words(secret: &str, about: &[&str]) -> bool {
     let tokens = tokens(secret);
     let all: usize = tokens.iter().map(|token| token.text.len()).sum();
     let could_be = |token: &&Token<'_>| {
         let digits = token.text.starts_with(|c: char| c.is_ascii_digit());
-        token.text.len() >= if digits || token.alone { 3 } else { 5 }
+        !digits && token.text.len() >= if token.alone { 3 } else { 5 }
     };
     let candidates: Vec<&Token<'_>> = tokens.iter().filter(could_be).collect();
     let length = |tokens: &[&Token<'_>]| tokens.iter().map(|token| token.text.len()).sum::<usize>();
@@ -150,8 +151,7 @@ fn in_words(secret: &str, about: &[&str]) -> bool {
         return false;
     }
     let words: Vec<&Token<'_>> = candidates.into_iter().filter(|token| is_word(token, about)).collect();
-    let has_letters = words.iter().any(|token| !token.text.starts_with(|c: char| c.is_ascii_digit()));
-    has_letters && length(&words) * 2 >= all
+    length(&words) * 2 >= all
 }
 
 fn is_word(token: &Token<'_>, about: &[&str]) -> bool {

@@ -59,6 +59,16 @@ fn every_key_printed_in_documents_is_weak() {
 }
 
 #[test]
+fn runs_of_digits_make_no_words_of_random_hex() {
+    // Found among 100,000 random keys: letters by chance, and digits that could be dates, made half of each.
+    for key in
+        ["58e0018028efbebe5135543e29750f1a", "326f5039f5432a4dddecd2f9d4432037", "2050ffcaae3be43e6b109898e8485d0c"]
+    {
+        assert_eq!(weakness(key, &["user35205"]), None, "{key}");
+    }
+}
+
+#[test]
 fn random_keys_are_never_weak() {
     const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     for seed in 0..100 {
