@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::client;
 use crate::support::eventually;
-use crate::support::gateway::{Gateway, run, write_private};
+use crate::support::gateway::{Gateway, run};
 use crate::support::origin::Origin;
 
 /// The coordinator's own file as its document shows it.
