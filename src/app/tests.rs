@@ -1,8 +1,12 @@
-//! One request's panic is that request's 500 and no more (design rule 10), wherever on its way it happens. No input makes the
-//! gate panic that we know of, so the client's side of an exchange is played by one that panics when told to.
+//! Single connections of a whole gate, in states that no client can bring about at will. One request's panic is that request's
+//! 500 and no more (design rule 10), wherever on its way it happens: no input makes the gate panic that we know of, so the
+//! client's side of an exchange is played by one that panics when told to. And a listener closes between two turns of the
+//! reactor.
 
 use std::cell::Cell;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix;
 use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,7 +16,7 @@ use super::*;
 use crate::config;
 use crate::config::System;
 use crate::engine::client::Client;
-use crate::engine::connection::{Connection, HeadBytes, Held};
+use crate::engine::connection::{self, Connection, HeadBytes, Held};
 use crate::engine::exchange::{self, Outcome};
 use crate::engine::exchange_h1;
 use crate::engine::peer::{Closing, Peer};
@@ -194,4 +198,28 @@ async fn a_panic_behind_an_answer_adds_nothing_to_it() {
     let (answer, outcome) = answered(&worker, &request(""), At::Drain).await;
     assert!(answer.starts_with("HTTP/1.1 401 ") && answer.matches("HTTP/1.1").count() == 1, "{answer}");
     assert!(matches!(outcome, Outcome::Gone(ClosedReason::Fault)));
+}
+
+#[tokio::test]
+async fn what_the_system_holds_when_its_listener_closes_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = worker(folder.path());
+    for (sent, want, why) in
+        [(request(""), "HTTP/1.1 401 ", ClosedReason::Answered), (String::new(), "", ClosedReason::Shutdown)]
+    {
+        let (ours, mut theirs) = unix::net::UnixStream::pair().unwrap();
+        theirs.write_all(sent.as_bytes()).unwrap();
+        if !sent.is_empty() {
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        ours.set_nonblocking(true).unwrap();
+        let ours = UnixStream::from_std(ours).unwrap();
+        let peer = Peer { address: None, tls: None, listener: Closing::new().1 };
+        let held = Held { _place: worker.gate.connections.take(10).unwrap(), _open: worker.gate.metrics.connection() };
+        let reason = connection::serve(Connection::new(ours, peer, worker.clone(), held)).await;
+        let mut answer = String::new();
+        theirs.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(want), "{answer}");
+        assert_eq!(reason, why);
+    }
 }

@@ -175,15 +175,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.complete_head(head, began + header_timeout).await
     }
 
-    /// Waits for the first bytes of a head, while its listener stays and until `deadline`.
+    /// Waits for the first bytes of a head, while its listener stays and until `deadline`. What the system holds already when
+    /// the listener goes is a request like any other, and the reactor may not have looked: it is given one more turn.
     async fn await_bytes(&mut self, limit: usize, deadline: Instant, late: ClosedReason) -> Result<(), ClosedReason> {
-        let closed = self.peer.listener.clone().closed();
-        tokio::pin!(closed);
+        let (closed, turn) = (self.peer.listener.clone().closed(), tokio::task::yield_now());
+        tokio::pin!(closed, turn);
+        let mut closing = false;
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.poll_read(limit, cx) {
                 return Poll::Ready(read);
             }
-            if closed.as_mut().poll(cx).is_ready() {
+            closing = closing || closed.as_mut().poll(cx).is_ready();
+            if closing && turn.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(ClosedReason::Shutdown));
             }
             self.watchdog.poll_expired(deadline, cx).map(|()| Err(late))
