@@ -67,9 +67,14 @@ where
     let deadline = tokio::time::Instant::from_std(first_head_by);
     let standing = Arc::<Standing>::default();
     let io = Sips::new(io, standing.clone());
+    // A client that has just come may have its first request on the way already.
+    let leaving = async {
+        peer.listener.clone().closed().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
     let shaken = tokio::select! {
         shaken = tokio::time::timeout_at(deadline, builder(&settings).handshake::<_, Bytes>(io)) => shaken,
-        () = closed.as_mut() => return ClosedReason::Shutdown,
+        () = leaving => return ClosedReason::Shutdown,
     };
     let connection = match shaken {
         Ok(Ok(connection)) => connection,

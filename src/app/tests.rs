@@ -24,6 +24,7 @@ use crate::engine::watchdog::Watchdog;
 use crate::engine::wire_h1::H1Wire;
 use crate::engine::worker::Worker;
 use crate::http1::request::RequestHead;
+use crate::http2;
 use crate::metrics::ClosedReason;
 use crate::upstream::pool::Pool;
 use crate::upstream::sessions::Sessions;
@@ -222,4 +223,20 @@ async fn what_the_system_holds_when_its_listener_closes_is_answered() {
         assert!(answer.starts_with(want), "{answer}");
         assert_eq!(reason, why);
     }
+}
+
+#[tokio::test]
+async fn http2_that_begins_while_its_listener_closes_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = worker(folder.path());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let peer = Peer { address: None, tls: None, listener: Closing::new().1 };
+    let serving = tokio::spawn(http2::serve(ours, Arc::new(peer), worker));
+    let (mut send, connection) = h2::client::handshake(theirs).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("https://a/").body(()).unwrap();
+    let (response, _) = send.send_request(request, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 401);
+    drop(send);
+    assert_eq!(serving.await.unwrap(), ClosedReason::Shutdown);
 }
