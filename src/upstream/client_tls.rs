@@ -1,7 +1,6 @@
 //! The TLS client of one upstream: roots, client certificate and server name, built once and shared by all connects.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 use super::TlsSettings;
+use crate::keyring::source;
 use crate::tls::certificate::describe;
 
 /// A client that verifies one name against one set of roots. Verification cannot be turned off.
@@ -112,7 +112,10 @@ impl ClientFiles {
     /// Reads those that are set.
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, ClientTlsError> {
         let read = |file: &Path, otherwise: &str| {
-            fs::read(file).map_err(|error| problem(Some(file), format!("{otherwise}: {error}")))
+            let failed = |error: io::Error| problem(Some(file), format!("{otherwise}: {error}"));
+            let mut bytes = Vec::new();
+            source::open(file).map_err(failed)?.read_to_end(&mut bytes).map_err(failed)?;
+            Ok(bytes)
         };
         let ca = settings.ca.as_deref().map(|file| read(file, UNREADABLE)).transpose()?;
         let client = match &settings.client {

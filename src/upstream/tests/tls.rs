@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::upstream::TlsSettings;
+use crate::upstream::client_tls::ClientTls;
 use crate::upstream::stream::UpstreamStream;
 
 /// A private CA with its files, and a client certificate it issued.
@@ -265,4 +266,22 @@ fn bad_files_and_names_are_problems() {
 
 fn named_server() -> ServerAddress {
     named("worker.test", 443)
+}
+
+#[test]
+fn a_pipe_in_place_of_a_tls_file_is_refused_and_does_not_hold_its_reader() {
+    let authority = Authority::new();
+    for name in ["ca.pem", "gate.pem", "gate.key"] {
+        let path = authority.file(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let (told, built) = std::sync::mpsc::channel();
+        let settings = authority.client("gate.test", true);
+        std::thread::spawn(move || told.send(ClientTls::build(&settings, false).map(drop)));
+        let error = built.recv_timeout(DEADLINE).expect("an answer in time").expect_err(name);
+        assert_eq!(error.file, Some(path.clone()));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path, whole).unwrap();
+    }
 }
