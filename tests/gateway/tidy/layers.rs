@@ -31,6 +31,7 @@ const SAME_LAYER: &[(&str, &str, &str)] = &[
     ("upstream", "keepalive", "sets it on each connection"),
     ("listener", "tls", "a listener's settings hold its certificates"),
     ("upstream", "tls", "its TLS files are followed as certificates are"),
+    ("upstream", "keyring", "opens them as the key file is, so that none can hang"),
     ("engine", "access_log", "writes the line of a request"),
     ("engine", "listener", "accepts from it"),
     ("engine", "metrics", "counts"),
