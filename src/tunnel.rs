@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::engine::buffer::Buffer;
-use crate::engine::relay::{EndReason, Revocation};
+use crate::engine::relay::{EndReason, Revocation, TURN};
 use crate::engine::watchdog::Watchdog;
 use frames::{Boundary, close_frame};
 
@@ -236,13 +236,17 @@ where
     }
 }
 
-/// Moves one direction until it must wait or is over.
+/// Moves one direction until it must wait, is over, or the other has its turn (see [`TURN`]).
 fn flow<A, B>(from: &mut End<A>, to: &mut B, flow: &mut Flow, cx: &mut Context<'_>) -> Result<(), Broken>
 where
     A: AsyncRead + Unpin,
     B: AsyncWrite + Unpin,
 {
-    while !flow.shut {
+    // Each time it reads or writes.
+    for _ in 0..2 * TURN {
+        if flow.shut {
+            return Ok(());
+        }
         flow.stalled = false;
         if !from.read.bytes().is_empty() {
             flow.stalled = true;
@@ -269,6 +273,8 @@ where
             flow.moved = now();
         }
     }
+    flow.stalled = false;
+    cx.waker().wake_by_ref();
     Ok(())
 }
 

@@ -12,6 +12,10 @@ use super::wire::{Downstream, Hangup, Wire, WireError};
 use crate::engine::relay::pump::{Blocked, Direction, PumpError, pump};
 use crate::http1::response::{Asked, ResponseHead};
 
+/// How often a direction moves bytes before the other has its turn. The runtime grants a task some 128 reads and writes at a
+/// time; a direction that never has to wait would use them all, and the other would stand still for as long as it lasts.
+pub(crate) const TURN: usize = 16;
+
 /// An upstream's side: it is asked, and answers with a head.
 pub(crate) trait Answering: Wire + Send {
     /// Waits for a whole response head, final or interim; it then stands in [`Self::head_bytes`].

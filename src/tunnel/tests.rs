@@ -48,3 +48,46 @@ async fn a_side_that_keeps_even_a_little_unread_is_stalled_and_not_idle() {
     let end = tunnel.run(&mut Never, &mut Watchdog::default(), [0; 4]).await;
     assert_eq!((end, began.elapsed()), (TunnelEnd::Stalled, write));
 }
+
+/// A side that always has something to say and takes whatever is said, and fails the test when it has talked for too long.
+struct Talkative(u32);
+
+impl AsyncRead for Talkative {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, read: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0 += 1;
+        assert!(self.0 < 1_000, "nobody else has a turn");
+        read.put_slice(&[0x82, 0]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Talkative {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A tunnel whose client never paused gave its service no say.
+#[test]
+fn a_side_that_never_pauses_leaves_the_other_its_turn() {
+    let end = || End { io: Talkative(0), read: Buffer::default() };
+    let timing = TunnelTiming { idle: Duration::from_secs(60), write: Duration::from_secs(60) };
+    let mut tunnel = Tunnel::new(end(), end(), timing);
+    let mut watchdog = Watchdog::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    for polls in 1..=5 {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(tunnel.poll_relay(&mut Never, &mut watchdog, &mut cx).is_pending());
+        let (up, down) = tunnel.bytes();
+        assert!(up == down && up >= polls, "{up} and {down} after {polls}");
+    }
+}

@@ -4,7 +4,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Timing, now};
+use super::{TURN, Timing, now};
 use crate::engine::wire::{Fill, Wire, WireError};
 
 /// Before this much of a body's time, no minimum rate is asked (decision 16).
@@ -50,7 +50,7 @@ pub(super) enum PumpError {
     TooLarge,
 }
 
-/// Moves bytes until one side must wait.
+/// Moves bytes until one side must wait, or the turn is over.
 pub(super) fn pump<A: Wire, B: Wire>(
     from: &mut A,
     to: &mut B,
@@ -60,7 +60,7 @@ pub(super) fn pump<A: Wire, B: Wire>(
     cx: &mut Context<'_>,
 ) -> Result<Poll<()>, PumpError> {
     let mut held_since = (direction.blocked == Blocked::Sink).then_some(direction.moved);
-    loop {
+    for _ in 0..TURN {
         if from.data().is_empty() {
             match from.poll_fill(cx) {
                 Poll::Ready(Ok(Fill::Data)) => direction.moved = now(),
@@ -100,6 +100,9 @@ pub(super) fn pump<A: Wire, B: Wire>(
             direction.held += direction.moved.saturating_duration_since(since);
         }
     }
+    direction.blocked = Blocked::Source;
+    cx.waker().wake_by_ref();
+    Ok(Poll::Pending)
 }
 
 #[cfg(test)]
