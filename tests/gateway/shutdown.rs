@@ -50,7 +50,7 @@ fn ask(gate: &Gateway, target: &str) -> Client {
 fn sigterm_drains_what_is_open_and_exits_with_0() {
     let (origin, asked) = waiting();
     let mut gate = Gateway::start(&config(&origin));
-    assert_eq!(get(gate.admin(), "/readyz", &[]).status, 200);
+    eventually("it is ready", || (get(gate.admin(), "/readyz", &[]).status == 200).then_some(()));
     let mut idle = ask(&gate, "/quick");
     assert_eq!(idle.read().text(), "ok");
     let mut silent = Client::connect(gate.address(0));
