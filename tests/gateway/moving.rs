@@ -91,6 +91,13 @@ fn who_comes_from_aitbc_pastes_the_page_and_is_served() {
         }
     }
     assert_eq!(client::get(gate.address(0), "/health", &[]).status, 200);
+    // One of them is revoked by the name that the import gave it.
+    let folder = gate.path("keys.yaml").parent().unwrap().to_owned();
+    let (status, out, err) = run(&folder, &["keys", "revoke", "client-2"]);
+    assert_eq!(status, 0, "{out}{err}");
+    let asked = |key: &str| client::get(gate.address(0), "/v1/jobs", &[("X-Api-Key", key)]).status;
+    eventually("its key is gone", || (asked("client_dev_key_2_valid") == 401).then_some(()));
+    assert_eq!(asked("client_dev_key_1_valid"), 200);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct Import<'a> {
     common: HashSet<KeyHash>,
     ids: HashSet<KeyId>,
     users: HashSet<String>,
+    /// Names that keys of the file have.
+    names: HashSet<&'a str>,
     /// The next number for the users of a list.
     numbers: HashMap<String, u64>,
     problems: Vec<(usize, Remark)>,
@@ -56,6 +58,7 @@ impl<'a> Import<'a> {
             common: common::hashes().collect(),
             ids: HashSet::new(),
             users: keyring.records().map(|record| record.user().to_owned()).collect(),
+            names: keyring.records().filter_map(|record| record.name()).collect(),
             numbers: HashMap::new(),
             problems: Vec::new(),
             weak: Vec::new(),
@@ -130,6 +133,10 @@ impl<'a> Import<'a> {
         let mut fields = entry.fields;
         fields.push((Field::Id, Written::Text(id.as_str().to_owned())));
         fields.push((Field::User, Written::Text(user.clone())));
+        // Counted users are names as good as any, and short for the next command.
+        if matches!(entry.owner, Owner::Listed(_)) && self.args.user.is_none() && !self.names.contains(user.as_str()) {
+            merge::add(&mut fields, Field::Name, &Written::Text(user.clone()));
+        }
         fields.push((Field::Hash, edit::hash(hash)));
         for (field, value) in &self.terms {
             merge::add(&mut fields, *field, value);
@@ -230,7 +237,6 @@ impl<'a> Import<'a> {
     /// Asks the key file's reader what it would refuse, so that it can be told by the source's line.
     fn check(&mut self, entries: &[New]) {
         let mut names: HashMap<&str, &New> = HashMap::new();
-        let taken: HashSet<&str> = self.keyring.records().filter_map(|record| record.name()).collect();
         for new in entries {
             let name = new.fields.iter().find_map(|(field, value)| match value {
                 Written::Text(text) if *field == Field::Name => Some(text.as_str()),
@@ -239,7 +245,7 @@ impl<'a> Import<'a> {
             let Some(name) = name else { continue };
             let what = match names.insert(name, new) {
                 Some(first) => format!("the name stands on line {} already, and names may not repeat", first.line),
-                None if taken.contains(name) => "a key in the key file has this name already".to_owned(),
+                None if self.names.contains(name) => "a key in the key file has this name already".to_owned(),
                 None => continue,
             };
             self.problems.push((new.source, Remark { line: new.line, what }));
