@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::key;
+use crate::strength::weakness;
+
 mod check;
 mod demo;
 mod keys;
@@ -67,10 +70,16 @@ const PLACES: [&str; 2] = ["keygate.yaml", "/etc/keygate/keygate.yaml"];
 
 /// Runs the command that `arguments` ask for; the first is the program's own name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(e) => {
             // Help and version are no errors, and go to standard output, whose reader may leave early.
+            let shown = if e.use_stderr() { without_keys(&e.to_string(), &words) } else { None };
+            if let Some(shown) = shown {
+                complain(&shown);
+                return ExitCode::from(USAGE);
+            }
             return match out::if_read(e.print()) {
                 _ if e.use_stderr() => ExitCode::from(USAGE),
                 Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +98,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completions(args) => man::completions::<Arguments>(&args),
         Command::Man => man::man::<Arguments>(),
     }
+}
+
+/// An error message about the command line `words` without what looks like keys among them; `None` where it quotes none.
+fn without_keys(message: &str, words: &[OsString]) -> Option<String> {
+    let mut shown = message.to_owned();
+    for word in words.iter().filter_map(|word| word.to_str()) {
+        let value = word.split_once('=').map_or(word, |(_, value)| value);
+        for secret in [word, word.trim_start_matches('-'), value].into_iter().filter(|word| looks_like_a_key(word)) {
+            shown = shown.replace(secret, "…");
+        }
+    }
+    let hint = "what stands there as … looks like a key, which is now in the shell's history: best replace it";
+    (shown != message).then(|| format!("{}\n{hint}", shown.trim_end()))
+}
+
+/// Whether a word of the command line could be a secret, so that it is not shown again: logs keep what cron and services say.
+fn looks_like_a_key(word: &str) -> bool {
+    word.starts_with("kg_") || key::holds_own_format(word.as_bytes()) || weakness(word, &[]).is_none()
 }
 
 /// Tells the operator one thing on standard error; a closed one is nobody's to tell.
@@ -110,6 +137,24 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_on_the_command_line_is_not_shown_again() {
+        let own = key::ApiKey::generate(None, |bytes| bytes.fill(7));
+        for secret in [own.expose_secret(), "9b1f6c0de24a7358c1d0f7aa3b92e461", "Zk3vQ9xPb7LmT2Rw8NyH"] {
+            for line in ["keys S", "keys list S", "keys list --unused S", "keys rotate --grace=S a", "keys list --S"] {
+                let line = format!("keygate {}", line.replace('S', secret));
+                let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+                let message = Arguments::try_parse_from(&words).expect_err("refused").to_string();
+                assert!(message.contains(secret), "{message}");
+                let shown = without_keys(&message, &words).expect("changed");
+                assert!(!shown.contains(secret) && shown.contains('…'), "{shown}");
+            }
+        }
+        let words = ["keygate", "chek", "--config", "/etc/keygate/keygate.yaml"].map(OsString::from);
+        let message = Arguments::try_parse_from(&words).expect_err("refused").to_string();
+        assert_eq!(without_keys(&message, &words), None);
     }
 
     #[test]

@@ -286,3 +286,23 @@ fn prune_removes_what_is_over_and_nothing_else() {
     assert_eq!(lines.iter().filter(|line| line["action"] == "prune").count(), 3);
     assert_eq!(lines[0]["changes"][0], "expired 2020-01-01T00:00:00Z");
 }
+
+#[test]
+fn a_key_on_the_command_line_of_verify_revoke_or_as_a_role_is_not_shown_or_kept() {
+    let folder = one();
+    let (own, _) = done(folder.path(), "create --user bob");
+    let own = own.trim();
+    for secret in [own, &own[..own.len() - 1], "9b1f6c0de24a7358c1d0f7aa3b92e461"] {
+        for arguments in [format!("verify {secret}"), format!("revoke {secret}"), format!("disable x={secret}")] {
+            let status = if arguments.starts_with("verify") || arguments.ends_with(own) { 2 } else { 1 };
+            let err = refused(folder.path(), status, &arguments);
+            assert!(!err.contains(secret), "{err}");
+        }
+    }
+    let err = refused(folder.path(), 2, "verify hunter2");
+    assert!(!err.contains("hunter2") && err.contains("standard input"), "{err}");
+    for arguments in [format!("update a1 --add-role {own}"), format!("create --user bob --scope x:{own}")] {
+        let err = refused(folder.path(), 2, &arguments);
+        assert!(!err.contains(own) && err.contains("holds a secret"), "{err}");
+    }
+}

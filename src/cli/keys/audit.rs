@@ -3,9 +3,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -103,10 +105,9 @@ fn append(target: &Path, deeds: &[Deed], digests: Option<&Digests>) -> io::Resul
         serde_json::to_writer(&mut text, &line)?;
         text.push(b'\n');
     }
-    let path = path(target);
-    let mut log = open(&path, target)?;
+    let mut log = open(&path(target), target)?;
     let size = log.metadata()?.len();
-    if !ends_with_newline(&path, size)? {
+    if !ends_with_newline(&log, size)? {
         text.insert(0, b'\n');
     }
     write::allowed(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(text.len()))?;
@@ -122,9 +123,27 @@ fn append(target: &Path, deeds: &[Deed], digests: Option<&Digests>) -> io::Resul
 }
 
 /// Opens the log. A new one belongs to whom the key file belongs: what root did must not keep others from writing later.
+///
+/// Only a file in this very place will do: through a link, whoever may write in the folder could have root write to, or make
+/// and give away, any file of the system. A pipe would wait for a reader.
 fn open(path: &Path, target: &Path) -> io::Result<File> {
-    let is_new = !path.exists();
-    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let own = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let options = || {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).mode(0o600).custom_flags(own);
+        options
+    };
+    let (log, is_new) = match options().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (options().open(path), false),
+        made => (made, true),
+    };
+    let log = log.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::other("it is a link, which is not followed"),
+        _ => error,
+    })?;
+    if !log.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
     if let Ok(keys) = fs::metadata(target)
         && is_new
     {
@@ -134,11 +153,10 @@ fn open(path: &Path, target: &Path) -> io::Result<File> {
 }
 
 /// Whether the log ends with a whole line; a killed command may have left half of one.
-fn ends_with_newline(path: &Path, size: u64) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt as _;
+fn ends_with_newline(log: &File, size: u64) -> io::Result<bool> {
     let mut last = [b'\n'];
     if size > 0 {
-        File::open(path)?.read_exact_at(&mut last, size - 1)?;
+        log.read_exact_at(&mut last, size - 1)?;
     }
     Ok(last == *b"\n")
 }
@@ -198,6 +216,25 @@ mod tests {
         assert_eq!(first["after"], last["before"]);
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(path(&keys)).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_the_place_of_the_log_is_not_written_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = folder.path().join("keys.yaml");
+        fs::write(&keys, "").expect("written");
+        let (there, made) = (folder.path().join("passwd"), folder.path().join("cron"));
+        fs::write(&there, "root\n").expect("written");
+        for aim in [&there, &made] {
+            std::os::unix::fs::symlink(aim, path(&keys)).expect("linked");
+            let error = note(&keys, &[Deed::default()], b"", b"new").err().expect("refused");
+            assert!(error.to_string().contains("a link"), "{error}");
+            fs::remove_file(path(&keys)).expect("removed");
+        }
+        assert!(!made.exists() && fs::read(&there).expect("read") == b"root\n");
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path(&keys), pipe, 0o600.into(), 0).expect("made");
+        assert!(note(&keys, &[Deed::default()], b"", b"new").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::cli::looks_like_a_key;
 use crate::key::{self, KeyHash, MAX_KEY_BYTES};
 use crate::keyring::Keyring;
 use crate::keyring::record::Record;
@@ -26,7 +27,7 @@ impl Selector {
         if argument == "-" {
             return secret_from_stdin().map(|secret| Self::Hash(KeyHash::of(secret.as_bytes())));
         }
-        if key::is_own_format(argument.as_bytes()) {
+        if key::holds_own_format(argument.as_bytes()) {
             return Err(Failure::usage(
                 "this is a key itself, and now stands in the shell's history: replace it, and name keys by id or name \
                  (or `-` and the key on standard input)",
@@ -52,6 +53,10 @@ impl Selector {
         let candidates = if exact.is_empty() { keyring.records().filter(begins).collect() } else { exact };
         match candidates.as_slice() {
             [one] => Ok(Arc::clone(one)),
+            [] if looks_like_a_key(word) => Err(Failure::failed(
+                "no key has the id or name that is given, which looks like a key itself: keys are named by id or name, and \
+                 one that stood on a command line is best replaced",
+            )),
             [] => Err(Failure::failed(format!("no key has the id or name `{word}`, nor an id that begins so"))),
             several => {
                 let mut failure = Failure::failed(format!("`{word}` could mean {} keys:", several.len()));

@@ -25,8 +25,8 @@ use crate::route::{Access, Route};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where the key comes from: standard input, also without this
-    #[arg(value_name = "-", value_parser = ["-"])]
-    _key: Option<String>,
+    #[arg(value_name = "-")]
+    key: Option<String>,
     /// Path to try, such as /v1/jobs
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
@@ -87,6 +87,11 @@ struct Verdict {
 
 /// Looks at one key.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
+    if args.key.as_ref().is_some_and(|word| word != "-") {
+        return Err(Failure::usage(
+            "a key is read from standard input; one on the command line stands in the shell's history, and others see it",
+        ));
+    }
     let trial = args.path.as_deref().map(|path| Trial::new(place, args, path)).transpose()?;
     let keyring = look(place)?;
     let hash = KeyHash::of(secret_from_stdin()?.as_bytes());

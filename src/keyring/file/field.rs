@@ -109,6 +109,9 @@ pub(super) fn tokens(entry: &Entry, notes: &mut Notes) -> Vec<String> {
     for item in notes.list(entry).unwrap_or_default() {
         let line = item.position.line;
         match item.text().filter(|text| is_token(text)) {
+            Some(text) if key::holds_own_format(text.as_bytes()) => {
+                notes.hinted(line, format!("an item of `{}` holds a secret", entry.key), NOT_THE_KEY);
+            }
             Some(text) if tokens.iter().any(|token| token == text) => {
                 notes.warning(line, format!("`{}` holds one item twice", entry.key));
             }
