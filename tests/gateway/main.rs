@@ -59,6 +59,7 @@ mod state; // what outlives a restart
 mod statefaults; // the state file in trouble, and SIGKILL at any moment
 mod statelist; // what keys list makes of the state file
 mod suites; // the admission suites of other gateways, row by row
+mod suites_keys; // the lifecycle suite of another gateway, row by row
 mod tidy; // house rules: who may name what, and what the documents must hold
 mod timeouts; // a deadline for every phase, and what strangers can hold
 mod tls; // towards clients: versions, names, resumption, replaced certificates

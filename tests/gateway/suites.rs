@@ -7,7 +7,7 @@
 //! `anonymous-consumer` and its neighbours; A1, A3, A4 in `leak`; AA1 to AA3 and R1 to R5 in `limits`; G3 in
 //! `http2_limits`, where `:protocol` is reset; G8 to G10 in `revocation` and `scale`; G11 in `keyreload` and
 //! `keyfiles`; G13 in `limits` and `http2_limits`; G21 in `websocket`, where a silent tunnel ends, and `early`, where
-//! silent peers are probed; G25 in `src/limit/tests` and `src/engine/clock.rs`.
+//! silent peers are probed; KL1 to KL12 in `suites_keys`; G25 in `src/limit/tests` and `src/engine/clock.rs`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
