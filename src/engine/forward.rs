@@ -1,13 +1,11 @@
 //! Forwarding: an admitted request goes to a server of its route's upstream, and the answer comes back. Takes an `Admitted`,
 //! so that nothing else can be forwarded (design rule 1).
 
+mod connecting;
 mod fault;
 mod http2;
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use super::answer_h1::H1Answer;
@@ -34,7 +32,7 @@ use crate::keyring::Keyring;
 use crate::rejection::{AuthFailure, Rejection};
 use crate::route::Route;
 use crate::upstream::HostPolicy;
-use crate::upstream::connect::{ConnectError, Connection as UpstreamConnection};
+use crate::upstream::connect::Connection as UpstreamConnection;
 use crate::upstream::server::Server;
 
 /// Most interim responses passed on before a final one must come.
@@ -114,12 +112,15 @@ impl Forwarding<'_> {
         }
         let random = self.worker.random_word();
         let connecting = plan.upstream.connect(&self.worker.pool, random, now());
-        let mut connection = unless_gone(down, connecting).await?;
+        let mut connection = self.unless_over(route, down, report, connecting).await?;
         loop {
             match self.attempt(route, plan, connection, down, watchdog, report).await {
                 Ok(forwarded) => return Ok(forwarded),
                 Err(Attempt::Failed(failed)) => return Err(failed),
-                Err(Attempt::Retry) => connection = unless_gone(down, plan.upstream.connect_new(random)).await?,
+                Err(Attempt::Retry) => {
+                    let connecting = plan.upstream.connect_new(random);
+                    connection = self.unless_over(route, down, report, connecting).await?;
+                }
             }
         }
     }
@@ -149,7 +150,7 @@ impl Forwarding<'_> {
                 return Err(match silent.then(|| fault::tls(plan, &mut connection)).flatten() {
                     _ if silent && reused && self.is_replayable() => Attempt::Retry,
                     Some(rejection) => Attempt::Failed(Failed::Refused(rejection)),
-                    None => before_answer(error),
+                    None => Attempt::Failed(before_answer(error)),
                 });
             }
         };
@@ -362,29 +363,9 @@ fn is_event_stream(response: Response<'_>) -> bool {
     response.fields().first("content-type").is_some_and(is)
 }
 
-/// Waits for a connection, unless the client gives up its request first: what it resets must not pile up here.
-async fn unless_gone<D: Downstream, C>(
-    down: &mut D,
-    connecting: impl Future<Output = Result<C, ConnectError>>,
-) -> Result<C, Failed> {
-    let mut connecting = pin!(connecting);
-    poll_fn(|cx| {
-        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(connected.map_err(refused));
-        }
-        down.poll_gone(cx).map(|()| Err(Failed::Broken(RelayError::ClientGone)))
-    })
-    .await
-}
-
-fn refused(error: ConnectError) -> Failed {
-    tracing::warn!(%error, "no upstream connection");
-    Failed::Refused(error.rejection())
-}
-
 /// What the client is told when no answer has begun.
-fn before_answer(error: RelayError) -> Attempt {
-    Attempt::Failed(match error {
+fn before_answer(error: RelayError) -> Failed {
+    match error {
         // A key that ended while the upstream was at work is a bad key now, and a client that reads so does not retry.
         RelayError::Ended(EndReason::KeyRevoked) => Failed::Refused(Rejection::Unauthorized(AuthFailure::Disabled)),
         RelayError::Ended(EndReason::KeyExpired) => Failed::Refused(Rejection::Unauthorized(AuthFailure::Expired)),
@@ -396,5 +377,5 @@ fn before_answer(error: RelayError) -> Attempt {
         RelayError::UpstreamMalformed(rule) => Failed::Refused(Rejection::BadGateway(rule)),
         RelayError::UpstreamSlow => Failed::Refused(Rejection::GatewayTimeout("upstream_response")),
         RelayError::UpstreamStalled => Failed::Refused(Rejection::GatewayTimeout("upstream_write")),
-    })
+    }
 }

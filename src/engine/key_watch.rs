@@ -141,6 +141,8 @@ impl<'a> KeyWatch<'a> {
                 break;
             }
             self.changed = None;
+            // What is told may be that the wall clock was set: the timer counts by the other one.
+            self.expiry = None;
         }
         if !self.is_current() {
             self.check()?;

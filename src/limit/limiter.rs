@@ -104,7 +104,12 @@ impl Limiter {
         }
     }
 
-    /// Puts back what [`Limiter::quota_counts`] gave before the restart. Only raises counts.
+    /// Puts back what [`Limiter::quota_counts`] gave before the restart, below what was counted since. Once for each count.
+    pub fn resume_quota(&self, id: &KeyId, count: QuotaCount) {
+        self.state(id).resume_quota(count);
+    }
+
+    /// Puts back what [`Limiter::quota_counts`] gave in this run. Only raises counts.
     pub fn restore_quota(&self, id: &KeyId, count: QuotaCount) {
         self.state(id).restore_quota(count);
     }

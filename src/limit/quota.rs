@@ -86,7 +86,14 @@ impl Usage {
             .map(|window| window.map(|Window { per, start, used, .. }| QuotaCount { per, start, used }))
     }
 
-    /// Puts back what was kept over a restart, before anything was counted; what was counted stays where it is more.
+    /// Puts back what was kept over a restart: what was counted since then comes on top of it. Only once for each window.
+    pub(super) fn resume(&mut self, count: QuotaCount) {
+        let counted = self.counts().into_iter().flatten();
+        let counted = counted.filter(|own| own.per == count.per && own.start == count.start).map(|own| own.used).sum();
+        self.restore(QuotaCount { used: count.used.saturating_add(counted), ..count });
+    }
+
+    /// Puts back what was kept; what was counted stays where it is more.
     pub(super) fn restore(&mut self, count: QuotaCount) {
         let Ok(start) = Timestamp::from_second(count.start) else { return };
         let kept = Window { used: count.used, ..Window::around(count.per, start) };

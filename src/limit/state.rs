@@ -89,6 +89,10 @@ impl KeyState {
         unpoisoned(&self.counters).activity.requests > 0
     }
 
+    pub(super) fn resume_quota(&self, count: QuotaCount) {
+        unpoisoned(&self.counters).quota.resume(count);
+    }
+
     pub(super) fn restore_quota(&self, count: QuotaCount) {
         unpoisoned(&self.counters).quota.restore(count);
     }

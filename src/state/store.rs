@@ -36,6 +36,8 @@ pub struct Store {
     identity: Option<(u64, u64)>,
     /// What SQLite keeps beside it, as it was after the last write.
     beside: [Option<(u64, u64)>; 2],
+    /// Changes when others write (`PRAGMA data_version`), as it was last.
+    version: i64,
     /// The same file, to look at its first page. Dropped after the connection: closing it gives up the locks of SQLite.
     file: File,
 }
@@ -96,7 +98,8 @@ impl Store {
             return Err(schema::damage(&verdict));
         }
         let identity = file::identity(path);
-        Ok(Self { connection, path: path.to_owned(), identity, beside: beside(path), file })
+        let version = data_version(&connection)?;
+        Ok(Self { connection, path: path.to_owned(), identity, beside: beside(path), version, file })
     }
 
     /// Goes on with the file that is open as long as it is the one at its path and still a state file; otherwise lets go of
@@ -120,6 +123,12 @@ impl Store {
             }
         }
         None
+    }
+
+    /// Whether another connection has written since this was last asked: a gate counts as if it were alone.
+    pub fn others_wrote(&mut self) -> Result<bool, StateError> {
+        let before = std::mem::replace(&mut self.version, data_version(&self.connection)?);
+        Ok(self.version != before)
     }
 
     /// Writes a batch, all or nothing.
@@ -222,6 +231,10 @@ impl Store {
         work.commit()?;
         Ok(())
     }
+}
+
+fn data_version(connection: &Connection) -> Result<i64, StateError> {
+    Ok(connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
 }
 
 fn beside(path: &Path) -> [Option<(u64, u64)>; 2] {

@@ -26,6 +26,10 @@ pub struct Writer {
     pending: Batch,
     is_failing: bool,
     pruned_on: i64,
+    /// What the runs before this one counted is known.
+    has_resumed: bool,
+    /// That others write the file was told.
+    told_of_others: bool,
 }
 
 /// The running thread.
@@ -38,7 +42,17 @@ impl Writer {
     /// A writer of what `limiter` counts ([`Limiter::recorded`]) to the file at `path`. The first [`Writer::round`] opens it.
     pub fn new(path: PathBuf, limiter: Arc<Limiter>, metrics: Arc<Metrics>) -> Self {
         let (store, pending) = (None, Batch::default());
-        Self { path, limiter, metrics, store, pending, is_failing: false, pruned_on: 0 }
+        Self {
+            path,
+            limiter,
+            metrics,
+            store,
+            pending,
+            is_failing: false,
+            pruned_on: 0,
+            has_resumed: false,
+            told_of_others: false,
+        }
     }
 
     /// Takes what was counted and writes it; what cannot be written waits for the next round. Opens the file where it is not
@@ -83,6 +97,11 @@ impl Writer {
     }
 
     fn write_to(&mut self, store: &mut Store, now: Timestamp) -> Result<bool, StateError> {
+        if store.others_wrote()? && !self.told_of_others {
+            let (file, hint) = (self.path.display(), "each gate counts quotas alone, and needs a file of its own");
+            tracing::error!(%file, hint, "another process writes the state file, too");
+            self.told_of_others = true;
+        }
         if day_of(now.as_second()) != self.pruned_on {
             store.prune(now)?;
             self.pruned_on = day_of(now.as_second());
@@ -104,8 +123,14 @@ impl Writer {
             tracing::error!(%file, %aside, "the state file was damaged: it was put aside and a new one begun");
         }
         for (id, count) in opened.store.load(now)? {
-            self.limiter.restore_quota(&id, count);
+            // A file that is opened again holds what was counted here, or is another.
+            if self.has_resumed {
+                self.limiter.restore_quota(&id, count);
+            } else {
+                self.limiter.resume_quota(&id, count);
+            }
         }
+        self.has_resumed = true;
         let pending = &mut self.pending;
         self.limiter.quota_counts(|id, count| pending.add(id, Activity::default(), [count]));
         Ok(opened.store)

@@ -52,6 +52,7 @@ mod paths; // what is routed is what the origin sees
 mod reuse; // connections to the upstream, and the one safe retry
 mod revocation; // the end of a key is the end of its connections
 mod revocation_matrix; // every way a command ends a key, on every kind of stream
+mod revocation_phases; // the end of a key in every odd phase of its requests
 mod scale; // the end of keys in a crowd of sockets and streams
 mod shutdown; // the end of the gate
 mod sse; // server-sent events

@@ -16,28 +16,28 @@ use crate::support::origin::{Origin, Reader};
 use crate::support::socket::{BINARY, CLOSE, Socket, TEXT, echo_server, frame};
 use crate::support::{ALICE, BOB, KEYS, config, config_with, eventually};
 
-const ROUTES: &str = "  - { path: /public/, access: public, upstream: app }\n  \
+pub const ROUTES: &str = "  - { path: /public/, access: public, upstream: app }\n  \
                       - { path: /client/, roles: [client], scopes: [\"jobs:write\"], upstream: app }\n  \
                       - { path: /, upstream: app }\n";
 const ENDED: &str = r#"keygate_connections_closed_total{reason="key_ended"}"#;
 
 /// The key file without alice's entry.
-fn without_alice() -> String {
+pub fn without_alice() -> String {
     let at = KEYS.find("  - id: 48e8f859").expect("alice");
     let bob = KEYS.find("  - id: ba9af604").expect("bob");
     format!("{}{}", &KEYS[..at], &KEYS[bob..])
 }
 
 /// The key file with more lines in alice's entry.
-fn with_lines(lines: &str) -> String {
+pub fn with_lines(lines: &str) -> String {
     KEYS.replace("    user: alice\n", &format!("    user: alice\n{lines}"))
 }
 
-fn digest(key: &str) -> String {
+pub fn digest(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn in_millis(millis: i64) -> String {
+pub fn in_millis(millis: i64) -> String {
     (jiff::Timestamp::now() + jiff::SignedDuration::from_millis(millis)).to_string()
 }
 
@@ -47,7 +47,7 @@ fn tell(what: &str, since: Instant) {
 }
 
 /// Replaces the key file and waits until it is in force.
-fn put_in_force(gate: &Gateway, keys: &str) {
+pub fn put_in_force(gate: &Gateway, keys: &str) {
     let series = r#"keygate_keyfile_reloads_total{result="success"}"#;
     let before = gate.metric(series);
     gate.replace_keys(keys);
@@ -55,7 +55,7 @@ fn put_in_force(gate: &Gateway, keys: &str) {
 }
 
 /// Waits until so many connections were counted as ended by their key.
-fn ended(gate: &Gateway, count: f64) {
+pub fn ended(gate: &Gateway, count: f64) {
     eventually("the count of ended connections", || (gate.metric(ENDED) == count).then_some(()));
 }
 
@@ -105,7 +105,7 @@ fn whatever_ends_a_key_closes_its_websockets_with_1008() {
 }
 
 /// An origin whose answers and frames the test writes: each connection is handed over behind the request's head.
-fn handing_over() -> (Origin, Receiver<(String, TcpStream)>) {
+pub fn handing_over() -> (Origin, Receiver<(String, TcpStream)>) {
     let (sender, receiver): (Sender<(String, TcpStream)>, _) = channel();
     let sender = Mutex::new(sender);
     let origin = Origin::start_raw(move |_, mut stream, _| {
@@ -124,7 +124,7 @@ fn handing_over() -> (Origin, Receiver<(String, TcpStream)>) {
     (origin, receiver)
 }
 
-fn handed(receiver: &Receiver<(String, TcpStream)>) -> TcpStream {
+pub fn handed(receiver: &Receiver<(String, TcpStream)>) -> TcpStream {
     receiver.recv_timeout(Duration::from_secs(10)).expect("the origin was asked").1
 }
 
@@ -275,7 +275,7 @@ fn a_close_waits_for_the_frame_under_way_but_not_for_ever() {
 }
 
 /// A 101 to the handshake of the harness.
-fn accepting() -> String {
+pub fn accepting() -> String {
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(crate::support::socket::NONCE.as_bytes());
     format!("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
 }

@@ -136,6 +136,59 @@ fn a_writer_from_elsewhere_is_told_of_and_waited_for() {
     eventually("told", || (told(&gate, AGAIN) == 1).then_some(()));
 }
 
+/// Regression: what was counted before the file could be read was lost where the file held more, so that much of a quota was
+/// given twice.
+#[test]
+fn what_is_counted_before_the_file_can_be_read_comes_on_top_of_it() {
+    let origin = Origin::ok();
+    let config = config(&origin, "state.db");
+    let mut gate = Gateway::start(&config);
+    assert_eq!(admitted(&gate, ALICE, 6), 6);
+    gate.signal("TERM");
+    gate.wait();
+    let folder = std::mem::replace(&mut gate.dir, tempfile::tempdir().unwrap());
+    let (state, kept) = (folder.path().join("state.db"), folder.path().join("kept"));
+    fs::rename(&state, &kept).unwrap();
+    fs::write(&state, [0xff, 0, 1, 0xfe].repeat(2000)).unwrap();
+    let gate = Gateway::start_in(folder, &config, KEYS, &[]);
+    assert_eq!(told(&gate, CANNOT), 1);
+    assert_eq!(admitted(&gate, ALICE, 3), 3, "serves, and counts from nothing");
+    fs::rename(&kept, &state).unwrap();
+    written(&state, 9);
+    assert_eq!(admitted(&gate, ALICE, 9), 1);
+    // Of a file that is put back while the gate counts on, nothing is counted twice.
+    fs::rename(&state, &kept).unwrap();
+    assert_eq!(admitted(&gate, ALICE, 1), 0);
+    eventually("a new file", || state.exists().then_some(()));
+    fs::rename(&kept, &state).unwrap();
+    let gate = restart(gate, "TERM", &config);
+    assert_eq!(admitted(&gate, ALICE, 9), 0);
+}
+
+/// Regression: two gates on one file each gave the whole quota, and neither said a word.
+#[test]
+fn another_gate_on_the_same_state_file_is_told_of() {
+    const OTHER: &str = "another process writes the state file";
+    let origin = Origin::ok();
+    let one = Gateway::start(&config(&origin, "state.db"));
+    assert_eq!(admitted(&one, ALICE, 2), 2);
+    let state = one.path("state.db");
+    written(&state, 2);
+    assert_eq!(admitted(&one, ALICE, 1), 1);
+    written(&state, 3);
+    assert_eq!(told(&one, OTHER), 0, "its own writes, and readers, are nobody else's");
+    let two = Gateway::start(&config(&origin, state.to_str().unwrap()));
+    assert_eq!(admitted(&two, ALICE, 4), 4);
+    written(&state, 7);
+    assert_eq!(admitted(&one, ALICE, 1), 1);
+    eventually("told", || (told(&one, OTHER) == 1).then_some(()));
+    written(&state, 8);
+    assert_eq!(admitted(&two, ALICE, 1), 1);
+    eventually("told", || (told(&two, OTHER) == 1).then_some(()));
+    written(&state, 9);
+    assert_eq!((told(&one, OTHER), told(&two, OTHER)), (1, 1), "once");
+}
+
 /// One request by alice on a connection of its own; whether it was answered well. The gate may be killed meanwhile.
 fn is_answered(address: &str) -> bool {
     let mut text = String::new();

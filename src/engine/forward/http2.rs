@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, Forwarded, Forwarding, Unanswered, before_answer, unless_gone};
+use super::{Attempt, Forwarded, Forwarding, Unanswered, before_answer};
 use crate::engine::connection::now;
 use crate::engine::policy::RoutePlan;
 use crate::engine::relay::{Answering, RelayError};
@@ -29,14 +29,16 @@ impl Forwarding<'_> {
         report: &mut Report<'_>,
     ) -> Result<Forwarded, Failed> {
         let (random, sessions) = (self.worker.random_word(), &self.worker.sessions);
-        let place = unless_gone(down, plan.upstream.place(sessions, random, now())).await?;
+        let placing = plan.upstream.place(sessions, random, now());
+        let place = self.unless_over(route, down, report, placing).await?;
         match self.attempt_http2(route, plan, place, down, watchdog, report).await {
             Err(Attempt::Retry) => {}
             Ok(forwarded) => return Ok(forwarded),
             Err(Attempt::Failed(failed)) => return Err(failed),
         }
         let opened = sessions.opened();
-        let place = unless_gone(down, plan.upstream.place_on_new(sessions, random, opened, now())).await?;
+        let placing = plan.upstream.place_on_new(sessions, random, opened, now());
+        let place = self.unless_over(route, down, report, placing).await?;
         match self.attempt_http2(route, plan, place, down, watchdog, report).await {
             Err(Attempt::Retry) => Err(Failed::Refused(Rejection::BadGateway("upstream_refused_stream"))),
             Ok(forwarded) => Ok(forwarded),
@@ -74,7 +76,11 @@ impl Forwarding<'_> {
                 }
                 let dead = matches!(error, RelayError::UpstreamGone) && place.is_reused() && !up.has_answered();
                 let untouched = up.was_refused() && self.is_bodiless();
-                Err(if untouched || (dead && self.is_replayable()) { Attempt::Retry } else { before_answer(error) })
+                Err(if untouched || (dead && self.is_replayable()) {
+                    Attempt::Retry
+                } else {
+                    Attempt::Failed(before_answer(error))
+                })
             }
         }
     }
