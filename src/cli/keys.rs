@@ -119,6 +119,9 @@ impl Failure {
     }
 }
 
+/// Said after what lets keys in, which would else be tried too early.
+const IN_FORCE: &str = "A running gate takes it within a second.";
+
 /// Prints one line on standard output that must arrive, such as a secret. Errors where nobody reads it any more.
 fn print(line: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

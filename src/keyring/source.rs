@@ -91,7 +91,9 @@ impl From<ReadError> for Problem {
         let hint = match error {
             ReadError::OthersMayWrite => Some("chmod o-w; new key files have mode 0600"),
             ReadError::NotAFile => Some("`keys.file` names the key file itself, not its folder"),
-            ReadError::Missing => Some("`keys.file` names another; config/keys.yaml shows what it holds"),
+            ReadError::Missing => {
+                Some("`keygate keys create --user NAME` makes it with a first key; `keys.file` names another")
+            }
             ReadError::Io(io::ErrorKind::PermissionDenied) => Some("it must belong to the user who runs the gate"),
             ReadError::Io(_) | ReadError::TooLarge | ReadError::Changing => None,
         };

@@ -52,7 +52,12 @@ fn check_says_all_that_is_wrong_and_where() {
     assert!(status == 2 && err.starts_with("nowhere.yaml: cannot be read (no such file); `--config FILE` "), "{err}");
     fs::remove_file(good.path().join("keys.yaml")).unwrap();
     let (_, _, err) = run(good.path(), &["check"]);
-    assert!(err.contains("keys.yaml: the key file is refused: there is no such file; `keys.file` names "), "{err}");
+    assert!(
+        err.contains(
+            "keys.yaml: the key file is refused: there is no such file; `keygate keys create --user NAME` makes it"
+        ),
+        "{err}"
+    );
     assert_eq!(run(good.path(), &["chek"]).0, 2);
 }
 

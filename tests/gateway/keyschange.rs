@@ -306,3 +306,36 @@ fn a_key_on_the_command_line_of_verify_revoke_or_as_a_role_is_not_shown_or_kept(
         assert!(!err.contains(own) && err.contains("holds a secret"), "{err}");
     }
 }
+
+#[test]
+fn a_key_in_place_of_a_file_or_name_is_not_repeated() {
+    let folder = folder(&[entry("a1", "alice", "one", "    name: heron\n")]);
+    let own = keygate::key::ApiKey::generate(None, |bytes| bytes.fill(7));
+    let own = own.expose_secret();
+    let (foreign, hash) = ("0123456789abcdef".repeat(4), format!("sha256:{}", "ab".repeat(32)));
+    for secret in [own, &foreign, &hash] {
+        let err = refused(folder.path(), 2, &format!("import {secret}"));
+        assert!(!err.contains(secret) && err.contains("standard input"), "{err}");
+    }
+    let held = "a key made elsewhere".to_owned();
+    let import = ["keys", "--keys", "keys.yaml", "import", "--format", "csv", "--accept-weak", "-"];
+    let (_, _, err) = run_with_input(folder.path(), &import, &format!("key,user\n{held},zoe\n"));
+    assert!(err.contains("imported 1 key\nA running gate takes it within a second.\n"), "{err}");
+    let (code, _, err) = run(folder.path(), &["keys", "--keys", "keys.yaml", "revoke", &held]);
+    assert!(code == 2 && err.contains("this is a key itself") && !err.contains(&held), "{err}");
+}
+
+#[test]
+fn a_user_in_place_of_a_key_is_told_of_their_keys() {
+    let folder = folder(&[entry("a1", "alice", "one", "    name: heron\n")]);
+    let said = refused(folder.path(), 1, "revoke alice");
+    assert!(said.contains("`alice` is a user; name the key:\nkeygate: a1 (heron) of alice\n"), "{said}");
+}
+
+#[test]
+fn a_refused_change_says_what_would_do() {
+    let folder = folder(&[entry("a1", "alice", "one", "    name: heron\n")]);
+    let said = refused(folder.path(), 2, "update a1 --role a,b");
+    assert!(said.contains("an item of `roles` must be") && said.contains("(no blanks and no commas: "), "{said}");
+    assert!(!said.contains("line "), "{said}");
+}

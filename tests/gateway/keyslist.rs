@@ -76,7 +76,7 @@ fn the_list_can_be_narrowed() {
         assert_eq!(json.as_array().unwrap().len(), want.len(), "{asked:?}");
     }
     let (status, out, err) = run(folder.path(), &["keys", "list", "--unused", "30d"]);
-    assert!(status == 2 && out.is_empty() && err.contains("no record of what keys did"), "{err}");
+    assert!(status == 2 && out.is_empty() && err.contains("are unused: no configuration with `state.path`"), "{err}");
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn show_says_which_limits_hold_and_why() {
         (
             "id           turning\nname         -\nuser         dave\nstate        rotating\n\
              replaced key is good until 2099-01-01T00:00:00Z\nroles        -\nscopes       -\nnote         -\n\
-             created      -\nexpires      never\nallow from   10.0.0.0/8\nlast used    -\ntoday        -\n\
+             created      -\nexpires      never\nallow from   10.0.0.0/8\n\
+             last used    not known: no configuration with `state.path` was read\ntoday        -\n\
              limits       5 requests per 90s, burst 5 (its own)\n             3 in flight at once (limits.default)\n             \
              quota of 9 per 1mo (its own)\n",
             ""
@@ -176,4 +177,20 @@ fn what_keys_did_shows_while_the_gate_runs() {
     assert_eq!(unused, ["bob"]);
     let (shown, _) = keys(&folder, &["show", "amber-falcon"]);
     assert!(shown.contains(&alice["last_used"].as_str().unwrap()[..10]), "{shown}");
+}
+
+/// A person sees columns of `-` and must learn why; a pipe's reader is not told.
+#[test]
+fn a_list_without_a_state_file_says_why_nothing_is_known() {
+    if !std::path::Path::new("/usr/bin/script").exists() {
+        println!("SKIPPED: script is not installed");
+        return;
+    }
+    let folder = folder();
+    let mut terminal = std::process::Command::new("script");
+    let command = format!("{} keys list", env!("CARGO_BIN_EXE_keygate"));
+    terminal.args(["-qec", &command, "/dev/null"]).current_dir(folder.path()).stdin(std::process::Stdio::null());
+    let shown = String::from_utf8_lossy(&terminal.output().unwrap().stdout).into_owned();
+    let want = "LAST USED and TODAY are not known: no configuration with `state.path` was read";
+    assert!(shown.contains("amber-falcon") && shown.contains(want), "{shown}");
 }

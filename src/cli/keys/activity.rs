@@ -19,32 +19,37 @@ pub(super) struct Activity {
     pub(super) today: u64,
 }
 
-/// What all keys did, by id.
-#[derive(Debug, Default)]
-pub(super) struct Activities(Option<HashMap<KeyId, Activity>>);
+/// What all keys did, by id; or why it is not known.
+#[derive(Debug)]
+pub(super) struct Activities(Result<HashMap<KeyId, Activity>, String>);
 
 impl Activities {
     /// Reads what the gate wrote down; it may be running. Nothing is known where nothing is kept.
     pub(super) fn read(place: &Place, now: Timestamp) -> Self {
-        let Some(path) = &place.state else { return Self(None) };
+        let Some(path) = &place.state else {
+            return Self(Err("no configuration with `state.path` was read".to_owned()));
+        };
         let read = Reader::open(path).and_then(|reader| reader.map(|reader| reader.activity(now)).transpose());
-        let known = read.unwrap_or_else(|error| {
-            tell(&format!("{}: what keys did cannot be read: {error}", path.display()));
-            None
-        });
+        let known = match read {
+            Ok(known) => known.ok_or_else(|| format!("no gate has written {} yet", path.display())),
+            Err(error) => {
+                tell(&format!("{}: what keys did cannot be read: {error}", path.display()));
+                Err("the state file cannot be read".to_owned())
+            }
+        };
         let activity =
             |known: state::reader::Activity| Activity { last_used: Some(known.last_used), today: known.today };
         Self(known.map(|known| known.into_iter().map(|(id, known)| (id, activity(known))).collect()))
     }
 
-    /// Whether anything is known at all.
-    pub(super) fn are_known(&self) -> bool {
-        self.0.is_some()
+    /// Why nothing is known, where that is so.
+    pub(super) fn why_unknown(&self) -> Option<&str> {
+        self.0.as_ref().err().map(String::as_str)
     }
 
     /// What this key did; `None` where it is not known.
     pub(super) fn of(&self, record: &Record) -> Option<Activity> {
-        self.0.as_ref().map(|known| known.get(record.id()).copied().unwrap_or_default())
+        self.0.as_ref().ok().map(|known| known.get(record.id()).copied().unwrap_or_default())
     }
 
     /// Whether a key was not used for `span` before `now`, nor made within it.
@@ -70,7 +75,7 @@ mod tests {
             let fields = Fields::new(KeyId::new("a"), "alice", KeyHash::of(b"key"));
             Record::pack(Fields { created, ..fields }, &mut Shelf::default())
         };
-        let used = |last_used| Activities(Some(HashMap::from([(KeyId::new("a"), Activity { last_used, today: 0 })])));
+        let used = |last_used| Activities(Ok(HashMap::from([(KeyId::new("a"), Activity { last_used, today: 0 })])));
         for (created, last_used, want) in [
             (None, None, true),
             (Some(day(5)), None, false),
@@ -80,7 +85,7 @@ mod tests {
         ] {
             assert_eq!(used(last_used).unused(&record(created), days * 30, now), want, "{created:?} {last_used:?}");
         }
-        assert!(Activities(Some(HashMap::new())).unused(&record(None), days, now), "never seen");
-        assert!(!Activities(None).unused(&record(None), days, now), "not known");
+        assert!(Activities(Ok(HashMap::new())).unused(&record(None), days, now), "never seen");
+        assert!(!Activities(Err(String::new())).unused(&record(None), days, now), "not known");
     }
 }

@@ -95,7 +95,7 @@ fn refused(place: &Place, error: &EditError) -> Failure {
         EditError::Refused(problems) => {
             let mut failure = Failure::usage(format!("{}: the change is refused, nothing was written:", place.shown()));
             // Lines are those of the file that would have been: they would mislead.
-            failure.lines.extend(problems.iter().map(|problem| problem.what.clone()));
+            failure.lines.extend(problems.iter().map(|problem| Problem { line: None, ..problem.clone() }.to_string()));
             failure
         }
         EditError::Missing(_) | EditError::Unsupported(_) | EditError::Miscarried => {

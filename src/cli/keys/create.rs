@@ -127,7 +127,10 @@ fn show(place: &Place, args: &Args, made: &Made) -> Result<(), Failure> {
     if args.bitwarden {
         tell(&format!("Should Bitwarden not have taken it: `keygate keys rotate --grace 0 --bitwarden {}`", made.id));
     }
-    tell("The key above is shown this once; the file holds only its hash. With it in $KEY:");
-    tell(&format!("  {}", example::curl(place.config.as_deref())));
+    let words = |wanted| match made.fields.iter().find(|(field, _)| *field == wanted) {
+        Some((_, Written::List(words))) => words.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    example::tell_how_to_use(place.config.as_deref(), &words(Field::Roles), &words(Field::Scopes));
     Ok(())
 }

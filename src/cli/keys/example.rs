@@ -1,15 +1,28 @@
 //! A command to paste that uses a key, fitting the configuration: where the gate listens and where it looks for keys.
 
+use super::{IN_FORCE, tell};
 use crate::config::Config;
 use crate::credential::Source;
 use crate::listener::{ListenAddress, Settings};
-use crate::route::{Access, PathPattern};
+use crate::route::{Access, PathPattern, Route};
 
-/// A `curl` line with the key in `$KEY`, so that it does not have to be typed.
-pub(super) fn curl(config: Option<&Config>) -> String {
+/// Tells what to do with a new secret that was just printed, of a key with these roles and scopes.
+pub(super) fn tell_how_to_use(config: Option<&Config>, roles: &[&str], scopes: &[&str]) {
+    tell("The key above is shown this once; the file holds only its hash.");
+    tell(&format!("{IN_FORCE} With the key in $KEY:"));
+    tell(&format!("  {}", curl(config, roles, scopes)));
+}
+
+/// A `curl` line with the key in `$KEY`, so that it does not have to be typed, to a route that the key may use.
+fn curl(config: Option<&Config>, roles: &[&str], scopes: &[&str]) -> String {
     let Some(config) = config else { return "curl -H \"X-Api-Key: $KEY\" https://your-gate/".to_owned() };
     let credential = config.credentials.sources.iter().find_map(credential).unwrap_or_default();
-    let keyed = config.routes.iter().find(|route| route.access == Access::Key && route.host.is_none());
+    let may_use = |route: &Route| {
+        let role = route.roles.is_empty() || route.roles.iter().any(|role| roles.contains(&&**role));
+        role && route.scopes.iter().all(|scope| scopes.contains(&&**scope))
+    };
+    let open = |route: &&Route| route.access == Access::Key && route.host.is_none() && may_use(route);
+    let keyed = config.routes.iter().find(open);
     let path = keyed.map_or("/", |route| match &route.path {
         PathPattern::Exact(path) | PathPattern::Below(path) => path,
     });
@@ -63,7 +76,8 @@ mod tests {
         let text = format!(
             "{settings}\nkeys: {{ file: keys.yaml }}\nupstreams: {{ app: {{ servers: [\"127.0.0.1:1\"] }} }}\n"
         );
-        curl(Some(&config::load_str(&text, Path::new("/nowhere/keygate.yaml"), &System).expect("loads").config))
+        let config = config::load_str(&text, Path::new("/nowhere/keygate.yaml"), &System).expect("loads").config;
+        curl(Some(&config), &["client"], &["read"])
     }
 
     #[test]
@@ -88,6 +102,17 @@ mod tests {
         ] {
             assert_eq!(shown(&format!("{settings}\n{ROUTES}")), line);
         }
-        assert_eq!(curl(None), "curl -H \"X-Api-Key: $KEY\" https://your-gate/");
+        let listen = "listen: [{ address: \"127.0.0.1:80\" }]";
+        for (rights, path) in [
+            ("roles: [admin]", "/b/"),
+            ("roles: [client]", "/a/"),
+            ("scopes: [read, write]", "/b/"),
+            ("scopes: [read]", "/a/"),
+        ] {
+            let routes = format!("routes: [{{ path: /a/, {rights}, upstream: app }}, {{ path: /b/, upstream: app }}]");
+            let line = shown(&format!("{listen}\n{routes}"));
+            assert_eq!(line, format!("curl -H \"X-Api-Key: $KEY\" http://127.0.0.1:80{path}"), "{rights}");
+        }
+        assert_eq!(curl(None, &[], &[]), "curl -H \"X-Api-Key: $KEY\" https://your-gate/");
     }
 }

@@ -14,8 +14,9 @@ use super::change::{change, look};
 use super::place::Place;
 use super::selector::secret_from_stdin;
 use super::terms::Terms;
-use super::{Failure, print, tell};
+use super::{Failure, IN_FORCE, print, tell};
 use crate::import::{self, Entry, Remark};
+use crate::key::{self, KeyHash};
 use crate::keyring::Keyring;
 use entries::Import;
 
@@ -140,6 +141,9 @@ fn show(args: &Args, report: &Report) -> Result<(), Failure> {
         number => format!("; left {} that {} there already", keys(number), if number == 1 { "is" } else { "are" }),
     };
     tell(&format!("{done} {}{skipped}", keys(report.imported.len())));
+    if !args.dry_run && !report.imported.is_empty() {
+        tell(IN_FORCE);
+    }
     Ok(())
 }
 
@@ -175,7 +179,7 @@ fn read(args: &Args, name: &str) -> Result<import::Found, Failure> {
     let told = if name == "-" { "standard input" } else { name };
     let format = args.format.map(import::Format::from).or_else(|| import::guess(name, &text)).ok_or_else(|| {
         let hint = "say --format hash, env, nginx, haproxy, csv or json";
-        Failure::usage(format!("{told}: what is in it could be read in several ways: {hint}"))
+        Failure::usage(format!("{told}: how it is written cannot be told from it: {hint}"))
     })?;
     Ok(import::read(format, &text))
 }
@@ -187,6 +191,10 @@ fn text(args: &Args, name: &str) -> Result<Zeroizing<String>, Failure> {
     if name == "-" && io::stdin().is_terminal() {
         // One line, typed unseen: a hash is as secret as its key.
         return secret_from_stdin();
+    }
+    // A key or a hash in place of a file is not repeated.
+    if key::is_own_format(name.as_bytes()) || KeyHash::parse(name).is_some() {
+        return Err(Failure::usage("this is no file but a secret: give it on standard input, with `-` in its place"));
     }
     let told = if name == "-" { "standard input" } else { name };
     let unreadable = |e: io::Error| Failure::usage(format!("{told} cannot be read: {e}"));

@@ -1,6 +1,6 @@
 //! `keygate keys list`: all keys, or those asked for, as a table for people or JSON for programs.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -46,8 +46,8 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let now = Timestamp::now();
     let progress = Progress::new();
     let (keyring, activities) = (look_watched(place, &progress)?, Activities::read(place, now));
-    if args.unused.is_some() && !activities.are_known() {
-        return Err(Failure::usage("it is not known which keys are unused: there is no record of what keys did"));
+    if let Some(why) = activities.why_unknown().filter(|_| args.unused.is_some()) {
+        return Err(Failure::usage(format!("it is not known which keys are unused: {why}")));
     }
     let records = || {
         let all = keyring.records().map(AsRef::as_ref).enumerate().inspect(|(at, _)| progress.reached(*at));
@@ -61,7 +61,12 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
         tell("there are no such keys");
         return Ok(());
     }
-    say_all(|out| table::write(out, HEADS, || records().map(|record| row(record, &activities, now))))
+    say_all(|out| table::write(out, HEADS, || records().map(|record| row(record, &activities, now))))?;
+    // A pipe's reader knows, or left long ago.
+    if let Some(why) = activities.why_unknown().filter(|_| io::stdout().is_terminal()) {
+        tell(&format!("LAST USED and TODAY are not known: {why}"));
+    }
+    Ok(())
 }
 
 /// An array with one entry a line, so that `head` and `grep` are of use with it.

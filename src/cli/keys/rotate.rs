@@ -110,7 +110,7 @@ fn show(place: &Place, args: &Args, rotated: &Rotated) -> Result<(), Failure> {
     for line in &rotated.about {
         tell(line);
     }
-    tell("The key above is shown this once; the file holds only its hash. With it in $KEY:");
-    tell(&format!("  {}", example::curl(place.config.as_deref())));
+    let (roles, scopes): (Vec<&str>, Vec<&str>) = (record.roles().collect(), record.scopes().collect());
+    example::tell_how_to_use(place.config.as_deref(), &roles, &scopes);
     Ok(())
 }

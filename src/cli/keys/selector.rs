@@ -28,10 +28,7 @@ impl Selector {
             return secret_from_stdin().map(|secret| Self::Hash(KeyHash::of(secret.as_bytes())));
         }
         if key::holds_own_format(argument.as_bytes()) {
-            return Err(Failure::usage(
-                "this is a key itself, and now stands in the shell's history: replace it, and name keys by id or name \
-                 (or `-` and the key on standard input)",
-            ));
+            return Err(Failure::usage(KEY_ITSELF));
         }
         Ok(Self::Word(argument.to_owned()))
     }
@@ -53,11 +50,7 @@ impl Selector {
         let candidates = if exact.is_empty() { keyring.records().filter(begins).collect() } else { exact };
         match candidates.as_slice() {
             [one] => Ok(Arc::clone(one)),
-            [] if looks_like_a_key(word) => Err(Failure::failed(
-                "no key has the id or name that is given, which looks like a key itself: keys are named by id or name, and \
-                 one that stood on a command line is best replaced",
-            )),
-            [] => Err(Failure::failed(format!("no key has the id or name `{word}`, nor an id that begins so"))),
+            [] => Err(unfound(word, keyring)),
             several => {
                 let mut failure = Failure::failed(format!("`{word}` could mean {} keys:", several.len()));
                 failure.lines.extend(several.iter().take(20).map(|record| described(record)));
@@ -65,6 +58,31 @@ impl Selector {
             }
         }
     }
+}
+
+/// What is said of a key on a command line; the key is not repeated.
+const KEY_ITSELF: &str = "this is a key itself, and now stands in the shell's history: replace it, and \
+    name keys by id or name (or `-` and the key on standard input)";
+
+/// Why no key is meant by `word`: most often it is a user, who may have several.
+fn unfound(word: &str, keyring: &Keyring) -> Failure {
+    let hash = KeyHash::of(word.as_bytes());
+    if keyring.records().any(|record| *record.hash() == hash) {
+        return Failure::usage(KEY_ITSELF);
+    }
+    let theirs: Vec<_> = keyring.records().filter(|record| record.user() == word).collect();
+    if !theirs.is_empty() {
+        let mut failure = Failure::failed(format!("`{word}` is a user; name the key:"));
+        failure.lines.extend(theirs.iter().take(20).map(|record| described(record)));
+        return failure;
+    }
+    if looks_like_a_key(word) {
+        return Failure::failed(
+            "no key has the id or name that is given, which looks like a key itself: keys are named by id or name, and \
+             one that stood on a command line is best replaced",
+        );
+    }
+    Failure::failed(format!("no key has the id or name `{word}`, nor an id that begins so"))
 }
 
 /// Reads several arguments.

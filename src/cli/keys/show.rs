@@ -27,7 +27,8 @@ pub(super) struct Args {
 /// Shows the key named.
 pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
     let record = Selector::read(&args.which)?.find(&look(place)?)?;
-    let activity = Activities::read(place, Timestamp::now()).of(&record);
+    let activities = Activities::read(place, Timestamp::now());
+    let activity = activities.of(&record);
     let defaults = place.config.as_deref().map(|config| config.default_limits);
     let now = Timestamp::now();
     if args.json {
@@ -41,11 +42,11 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
         }
         return say(&json.to_string());
     }
-    say(text(&record, activity, defaults, now).trim_end())
+    say(text(&record, activity.ok_or(activities.why_unknown().unwrap_or_default()), defaults, now).trim_end())
 }
 
 /// One line for each thing; a note of several lines is indented.
-fn text(record: &Record, activity: Option<Activity>, defaults: Option<Limits>, now: Timestamp) -> String {
+fn text(record: &Record, activity: Result<Activity, &str>, defaults: Option<Limits>, now: Timestamp) -> String {
     let none = || "-".to_owned();
     let time = |time: Option<Timestamp>| time.map_or_else(none, |time| time.to_string());
     let list = |items: Vec<String>, else_: &str| if items.is_empty() { else_.to_owned() } else { items.join(", ") };
@@ -61,8 +62,14 @@ fn text(record: &Record, activity: Option<Activity>, defaults: Option<Limits>, n
         ("created", time(record.created())),
         ("expires", record.expires().map_or_else(|| owned("never"), |end| end.to_string())),
         ("allow from", list(record.allow_from().iter().map(ToString::to_string).collect(), "everywhere")),
-        ("last used", time(activity.and_then(|activity| activity.last_used))),
-        ("today", activity.map_or_else(none, |activity| activity.today.to_string())),
+        (
+            "last used",
+            match activity {
+                Ok(activity) => time(activity.last_used),
+                Err(why) => format!("not known: {why}"),
+            },
+        ),
+        ("today", activity.map_or_else(|_| none(), |activity| activity.today.to_string())),
     ];
     if let Some(previous) = record.previous() {
         let is = if previous.until > now { "is good until" } else { "ended" };

@@ -27,7 +27,7 @@ pub(super) enum Switch {
 /// Switches the keys named, all or none, in one write.
 pub(super) fn run(place: &Place, args: &Args, to: Switch) -> Result<(), Failure> {
     let (action, is, then) = match to {
-        Switch::On => ("enable", "enabled", ""),
+        Switch::On => ("enable", "enabled", "; a running gate lets it in within a second"),
         Switch::Off => ("disable", "disabled", "; its connections end within a second"),
     };
     let value = (to == Switch::Off).then(|| Written::Plain("true".to_owned()));

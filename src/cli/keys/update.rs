@@ -10,7 +10,7 @@ use super::change::{Plan, change};
 use super::place::Place;
 use super::selector::{Selector, described};
 use super::terms::Terms;
-use super::{Failure, tell, words};
+use super::{Failure, IN_FORCE, tell, words};
 use crate::keyring::Keyring;
 use crate::keyring::edit::{self, Change, Field, Written};
 use crate::keyring::record::Record;
@@ -91,6 +91,7 @@ fn plan(keyring: &Keyring, record: &Record, args: &Args, now: Timestamp) -> Resu
         .collect();
     let mut told = vec![format!("updated {}", described(record))];
     told.extend(changes.iter().map(|change| format!("  {change}")));
+    told.push(IN_FORCE.to_owned());
     Ok(Plan {
         changes: vec![Change::Set(record.id().clone(), asked)],
         deeds: vec![Deed::about("update", record, changes)],
