@@ -177,25 +177,85 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Each entry goes with the comma behind it; those at the end go with the comma before them.
+    /// Each entry goes with the comma behind it; those at the end go with the comma before them. Where a comment stands
+    /// between two entries, only the entry's own lines go: the comment may be its neighbour's.
     fn remove_in_brackets(&self, removed: &[(usize, Layout)], splices: &mut Vec<Splice>) -> Result<(), EditError> {
         let mut tail = self.index.len();
+        let mut gone: Vec<Range<usize>> = Vec::with_capacity(removed.len());
         for (place, layout) in removed.iter().rev() {
             let start = self.index.start(*place).unwrap_or_default();
             match self.index.start(place + 1).filter(|_| place + 1 != tail) {
-                Some(next) => splices.push((start..next, String::new())),
+                Some(next) if !self.has_comment(layout.end..next) || self.comma(layout.end).is_none() => {
+                    gone.push(start..next);
+                }
+                Some(_) => gone.push(self.own_lines(start, layout.end)),
                 None => {
+                    let before = place.checked_sub(1).map(|before| self.layout(before)).transpose()?;
+                    // What lies behind may have been taken already, from the end of this one on.
+                    let is_taken = gone.last().is_some_and(|range| range.start == layout.end);
+                    let own = self.own_lines(start, layout.end);
+                    gone.push(match before {
+                        Some(before) if !self.has_comment(before.end..start) => before.end..layout.end,
+                        _ if is_taken => own.start..layout.end,
+                        _ => own,
+                    });
                     tail = *place;
-                    let from = match place.checked_sub(1) {
-                        Some(before) => self.layout(before)?.end,
-                        None => start,
-                    };
-                    // What lies behind was taken already, from the end of this one on.
-                    splices.push((from..layout.end, String::new()));
                 }
             }
         }
+        // Two that stand side by side may share the blanks between them.
+        gone.sort_by_key(|range| range.start);
+        let mut behind = 0;
+        for range in gone {
+            splices.push((range.start.max(behind)..range.end.max(behind), String::new()));
+            behind = behind.max(range.end);
+        }
+        let last = removed.last().filter(|_| removed.len() == self.index.len()).map(|(_, layout)| layout.end);
+        if let Some((end, bracket)) = last.and_then(|end| Some((end, self.closing_bracket(end)?)))
+            && self.text.get(end..bracket).is_some_and(|text| text.contains('\n'))
+        {
+            // The reader takes no `]` on a line of its own where nothing but comments stands before it.
+            splices.push((self.index.list() + 1..self.index.list() + 1, "]".to_owned()));
+            splices.push((bracket..bracket + 1, String::new()));
+        }
         Ok(())
+    }
+
+    /// The bracket that ends the list, behind its last entry's `end`.
+    fn closing_bracket(&self, end: usize) -> Option<usize> {
+        let mut at = end;
+        loop {
+            at += self.text.get(at..)?.find(|c: char| !c.is_whitespace() && c != ',')?;
+            match self.text.as_bytes().get(at)? {
+                b'#' => at = line_end(self.text, at),
+                sign => return (*sign == b']').then_some(at),
+            }
+        }
+    }
+
+    fn has_comment(&self, between: Range<usize>) -> bool {
+        self.text.get(between).is_some_and(|text| text.contains('#'))
+    }
+
+    /// The comma behind an entry that ends at `end`, where nothing but blanks stands between.
+    fn comma(&self, end: usize) -> Option<usize> {
+        let at = end + self.text.get(end..)?.find(|c: char| !c.is_whitespace())?;
+        (self.text.as_bytes().get(at) == Some(&b',')).then_some(at)
+    }
+
+    /// An entry in brackets with the comma behind it and, where it begins a line, with the rest of its last line, if that
+    /// holds nothing but a comment.
+    fn own_lines(&self, start: usize, end: usize) -> Range<usize> {
+        let end = self.comma(end).map_or(end, |at| at + 1);
+        let line = line_start(self.text, start);
+        if self.text.get(line..start).is_none_or(|before| !before.trim().is_empty()) {
+            return start..end;
+        }
+        let rest = self.text.get(end..).unwrap_or_default().lines().next().unwrap_or_default().trim_start();
+        match rest.is_empty() || rest.starts_with('#') {
+            true => line..(line_end(self.text, end) + 1).min(self.text.len()),
+            false => start..end,
+        }
     }
 
     fn add(&self, removed: usize, splices: &mut Vec<Splice>) -> Result<(), EditError> {

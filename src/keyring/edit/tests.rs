@@ -160,6 +160,38 @@ fn a_list_in_brackets_stays_in_brackets() {
 }
 
 #[test]
+fn in_brackets_a_neighbours_comment_stays() {
+    let entry = |id: &str, hash: &str| format!("{{ id: {id}, user: {id}, hash: {hash} }}");
+    let (a, b, c) = (entry("a1", "$A"), entry("b2", "$B"), entry("c3", "$C"));
+    let with = |lines: &str| {
+        let text = lines.replace("{a}", &a).replace("{b}", &b).replace("{c}", &c);
+        format!("version: 1\nkeys: [\n{text}] # all\n...\n")
+    };
+    for comma in ["", ","] {
+        let all = with(&format!("  {{a}}, # one\n  # of two\n  {{b}}, # two\n  # of three\n  {{c}}{comma} # three\n"));
+        for (gone, left) in [
+            (&["a1"][..], "  # of two\n  {b}, # two\n  # of three\n  {c}COMMA # three\n"),
+            (&["b2"], "  {a}, # one\n  # of two\n  # of three\n  {c}COMMA # three\n"),
+            (&["c3"], "  {a}, # one\n  # of two\n  {b}, # two\n  # of three\n"),
+            (&["a1", "c3"], "  # of two\n  {b}, # two\n  # of three\n"),
+            (&["b2", "c3"], "  {a}, # one\n  # of two\n  # of three\n"),
+        ] {
+            let removed: Vec<Change> = gone.iter().map(|id| remove(id)).collect();
+            check(&all, &removed, &with(&left.replace("COMMA", comma)));
+        }
+        let none = "version: 1\nkeys: []\n  # of two\n  # of three\n # all\n...\n";
+        check(&all, &[remove("a1"), remove("b2"), remove("c3")], none);
+        check(&with(&format!("  {{a}}{comma}\n")), &[remove("a1")], "version: 1\nkeys: []\n # all\n...\n");
+    }
+    let side = with("  {a},\n  {b}, # two\n  {c}\n");
+    check(&side, &[remove("a1"), remove("b2")], &with("    {c}\n"));
+    check(&with("  {a} # one\n  , {b}\n  , {c}\n"), &[remove("a1")], &with("  {b}\n  , {c}\n"));
+    check(&with("  {a}, # one\n  {b}, {c}\n"), &[remove("b2"), remove("c3")], &with("  {a}, # one\n  \n"));
+    check(&with("  {a}, {b}, # two\n  {c}\n"), &[remove("b2")], &with("  {a},  # two\n  {c}\n"));
+    check(&with("  {a}, {b}, # two\n  {c}\n"), &[remove("b2"), remove("c3")], &with("  {a}, # two\n"));
+}
+
+#[test]
 fn lists_of_lines_become_one_line_and_keep_what_is_around() {
     let lines = "version: 1\nkeys:\n- user: alice\n  id: a1\n  roles: # who\n    - client\n    - miner # both\n  hash: $A\n...\n";
     let want = "version: 1\nkeys:\n- user: alice\n  id: a1\n  roles: [admin] # who\n  hash: $A\n...\n";
