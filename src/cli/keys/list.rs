@@ -8,7 +8,7 @@ use super::activity::Activities;
 use super::change::look_watched;
 use super::place::Place;
 use super::progress::Progress;
-use super::table::{self, clipped};
+use super::table::{self, Column, NONE, clipped};
 use super::{Failure, about, say_all, tell, terms};
 use crate::keyring::record::Record;
 
@@ -32,8 +32,18 @@ pub(super) struct Args {
     json: bool,
 }
 
-const HEADS: [&str; 10] =
-    ["ID", "NAME", "USER", "ROLES", "SCOPES", "STATE", "EXPIRES (UTC)", "LAST USED (UTC)", "TODAY", "NOTE"];
+const COLUMNS: [Column; 10] = [
+    Column { head: "ID", is_text: false },
+    Column { head: "NAME", is_text: true },
+    Column { head: "USER", is_text: true },
+    Column { head: "ROLES", is_text: true },
+    Column { head: "SCOPES", is_text: true },
+    Column { head: "STATE", is_text: false },
+    Column { head: "EXPIRES (UTC)", is_text: false },
+    Column { head: "LAST USED (UTC)", is_text: false },
+    Column { head: "TODAY", is_text: false },
+    Column { head: "NOTE", is_text: true },
+];
 
 /// Widest cell; whole texts are in the JSON.
 const WIDEST: usize = 40;
@@ -61,7 +71,7 @@ pub(super) fn run(place: &Place, args: &Args) -> Result<(), Failure> {
         tell("there are no such keys");
         return Ok(());
     }
-    say_all(|out| table::write(out, HEADS, || records().map(|record| row(record, &activities, now))))?;
+    say_all(|out| table::write(out, COLUMNS, room(), || records().map(|record| row(record, &activities, now))))?;
     // A pipe's reader knows, or left long ago.
     if let Some(why) = activities.why_unknown().filter(|_| io::stdout().is_terminal()) {
         tell(&format!("LAST USED and TODAY are not known: {why}"));
@@ -93,10 +103,16 @@ impl Args {
     }
 }
 
+/// How wide the terminal is that shows the table, if one does.
+fn room() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
 fn row(record: &Record, activities: &Activities, now: Timestamp) -> [String; 10] {
     let activity = activities.of(record);
-    let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { clipped(text, WIDEST) };
-    let minute = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), about::minute);
+    let shown = |text: &str| if text.is_empty() { NONE.to_owned() } else { clipped(text, WIDEST) };
+    let minute = |time: Option<Timestamp>| time.map_or_else(|| NONE.to_owned(), about::minute);
     let id = record.id().as_str();
     [
         id.get(..ID_SHOWN).unwrap_or(id).to_owned(),
@@ -107,7 +123,7 @@ fn row(record: &Record, activities: &Activities, now: Timestamp) -> [String; 10]
         about::state(record, now).to_owned(),
         minute(record.expires()),
         minute(activity.and_then(|activity| activity.last_used)),
-        activity.map_or_else(|| "-".to_owned(), |activity| activity.today.to_string()),
+        activity.map_or_else(|| NONE.to_owned(), |activity| activity.today.to_string()),
         clipped(record.note().unwrap_or_default(), WIDEST),
     ]
 }
