@@ -68,6 +68,11 @@ fn take(found: &mut Found, line: usize, name: &str, value: &str, whole: &str) ->
         );
         return used;
     };
+    if keys.iter().any(|key| key.contains("${")) {
+        let what = "a variable stands here in `${}`, for which a service takes what it holds: write that in its place";
+        found.problem(line, what);
+        return used;
+    }
     let role = name.trim_end_matches("API_KEYS").trim_matches('_').to_ascii_lowercase();
     for key in keys.iter().filter(|key| !key.is_empty()) {
         let list = if role.is_empty() { "user" } else { role.as_str() };

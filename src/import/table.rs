@@ -135,6 +135,11 @@ pub(super) fn csv(text: &str) -> Found {
         if record.iter().all(|cell| cell.trim().is_empty()) {
             continue;
         }
+        // No reader of CSV skips such a row, and people write them: a key that was taken out must not come in as `#key`.
+        if rest_from(text, &record).trim_start().starts_with('#') {
+            found.problem(line, "CSV has no comments: take this row out, or put its first field in quotes");
+            continue;
+        }
         if record.len() != columns.len() {
             let what = format!("this row has {} fields, and the first has {}", record.len(), columns.len());
             found.problem(line, what);
@@ -150,9 +155,18 @@ pub(super) fn csv(text: &str) -> Found {
 fn begin(text: &str, record: &csv::StringRecord) -> usize {
     let Some(position) = record.position() else { return 1 };
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let rest = text.get(number(position.byte())..).unwrap_or_default();
-    let blank = rest.bytes().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| *byte == b'\n').count();
+    let blank = rest_from(text, record)
+        .bytes()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .filter(|byte| *byte == b'\n')
+        .count();
     number(position.line()) + blank
+}
+
+/// The text from a row on, blank lines before it included.
+fn rest_from<'t>(text: &'t str, record: &csv::StringRecord) -> &'t str {
+    let byte = record.position().and_then(|position| usize::try_from(position.byte()).ok());
+    byte.and_then(|byte| text.get(byte..)).unwrap_or_default()
 }
 
 /// The columns that the first row names; `None` where it names others.
@@ -212,7 +226,8 @@ fn object(found: &mut Found, line: usize, pairs: Vec<(String, Value)>) {
             Value::Nothing(()) => continue,
             Value::Text(text) if text.trim().is_empty() => continue,
             Value::Text(text) => Cell::Text(text),
-            Value::Switch(on) => Cell::Text(on.to_string()),
+            Value::Switch(on) if column == Column::Field(Field::Disabled) => Cell::Text(on.to_string()),
+            Value::Switch(_) => return found.problem(line, format!("field {} must be a text", at + 1)),
             Value::List(items) => Cell::List(items),
         };
         row.push((column, cell));

@@ -400,3 +400,12 @@ fn imported_keys_are_good_at_a_running_gate() {
     // Many tries before the reload may have used up the patience with bad keys.
     assert!([401, 429].contains(&client::get(gate.address(0), "/", &[("X-Api-Key", &hash(K1))]).status));
 }
+
+#[test]
+fn swapped_keys_and_users_are_told_of_though_weak_keys_are_accepted() {
+    let folder = folder();
+    let arguments = ["keys", "--keys", "keys.yaml", "import", "--dry-run", "--accept-weak", "--format", "haproxy", "-"];
+    let (status, _, err) = run_with_input(folder.path(), &arguments, &format!("alice {K1}\n{WEAK} bob\n"));
+    assert_eq!((status, err.matches("standard input:1: what stands for the user looks like a key").count()), (0, 1));
+    assert!(!err.contains("standard input:2"), "{err}");
+}

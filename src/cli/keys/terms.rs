@@ -129,6 +129,9 @@ pub(super) fn end(text: &str) -> Result<End, String> {
     }
     if let Some(unit) = seconds(unit).filter(|_| !digits.is_empty()) {
         let seconds = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(far)?;
+        if is_unix_time(text) {
+            return Err(UNIX_TIME.to_owned());
+        }
         return if seconds == 0 { Err(AT_ONCE.to_owned()) } else { Ok(End::After(SignedDuration::from_secs(seconds))) };
     }
     let midnight = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
@@ -138,6 +141,14 @@ pub(super) fn end(text: &str) -> Result<End, String> {
     })
 }
 
+/// Whether a number without a unit can only be a moment counted in seconds since 1970, which would be half a century here.
+fn is_unix_time(text: &str) -> bool {
+    text.parse::<u64>().is_ok_and(|number| number >= 1_000_000_000)
+}
+
+const UNIX_TIME: &str =
+    "that is over 30 years: a number is seconds from now, and a moment is written 2027-11-22T10:00:00Z";
+
 const AT_ONCE: &str = "a key that ends at once is of no use";
 
 /// A span of time: `0`, `600` (seconds), `10m`, `24h`, `30d`, `2w`.
@@ -145,6 +156,9 @@ pub(super) fn span(text: &str) -> Result<SignedDuration, String> {
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let seconds = seconds(unit).zip(digits.parse::<i64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
     let seconds = seconds.ok_or("write 0, 600 (seconds), 10m, 24h, 30d or 2w")?;
+    if is_unix_time(text) {
+        return Err(UNIX_TIME.to_owned());
+    }
     Ok(SignedDuration::from_secs(seconds))
 }
 
@@ -224,6 +238,8 @@ mod tests {
         {
             assert!(end(bad).is_err(), "{bad}");
         }
+        assert!(end("1798761600").is_err() && end("31536000").is_ok(), "a Unix time is no span");
+        assert!(span("1798761600").is_err() && span("31536000").is_ok());
         assert_eq!(end("99999y").ok(), None);
         assert_eq!(end("30000y").expect("read").from(now), None);
     }

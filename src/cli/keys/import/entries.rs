@@ -203,14 +203,22 @@ impl<'a> Import<'a> {
             Written::Plain(_) | Written::Map(_) => None,
         }));
         // Past these the rest need not be looked at: nothing is imported anyway.
-        if self.args.accept_weak || self.weak.len() >= 1_000 {
+        if self.weak.len() >= 1_000 {
+            return None;
+        }
+        let swapped = weakness(user, &[]).is_none();
+        if self.args.accept_weak && !swapped {
             return None;
         }
         let why = weakness(secret, &about)?;
-        if weakness(user, &[]).is_none() {
-            return Some(
-                "what stands for the user looks like a key, and what stands for the key does not: are they swapped?",
-            );
+        if swapped {
+            let what =
+                "what stands for the user looks like a key, and what stands for the key does not: are they swapped?";
+            if !self.args.accept_weak {
+                return Some(what);
+            }
+            self.report.warnings.push(at(self.args, source, &Remark { line, what: what.to_owned() }));
+            return None;
         }
         self.weak.push((source, Remark { line, what: format!("the key of {user}: {why}") }));
         None
