@@ -94,7 +94,9 @@ impl From<ReadError> for Problem {
             ReadError::Missing => {
                 Some("`keygate keys create --user NAME` makes it with a first key; `keys.file` names another")
             }
-            ReadError::Io(io::ErrorKind::PermissionDenied) => Some("it must belong to the user who runs the gate"),
+            ReadError::Io(io::ErrorKind::PermissionDenied) => {
+                Some("it must belong to the user who runs the gate; run the other commands as that user or as root")
+            }
             ReadError::Io(_) | ReadError::TooLarge | ReadError::Changing => None,
         };
         Self::of_file(format!("the key file is refused: {error}"), hint)

@@ -126,6 +126,10 @@ fn who_may_not_read_the_state_is_told_and_still_gets_the_list() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("amber-falcon"), "{out}{err}");
     assert!(err.contains("/state.db: what keys did cannot be read: Permission denied"), "{err}");
+    chown(path("keys.yaml"), Some(0), Some(0)).unwrap();
+    let output = command.output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && err.contains("as that user or as root"), "{err}");
 }
 
 /// Root lists the keys of a gate that runs as another user, and leaves nothing behind that the gate could not write.
