@@ -165,7 +165,7 @@ impl Found {
 
 /// The lines that say something, without blanks around them, with their numbers from 1.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let numbered = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+    let numbered = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim_matches([' ', '\t', '\r'])));
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 

@@ -122,6 +122,7 @@ fn maps_of_haproxy() {
     for (text, want, problems) in [
         ("a alice\n# c\n\n\tb \t bob smith  \r\n", &["1 a alice", "4 b bob smith"][..], &[][..]),
         ("a", &["1 a -"], &[]),
+        ("\u{a0}a alice", &["1 \u{a0}a alice"], &[]),
         ("a\u{7}b alice", &[], &[1]),
     ] {
         check(Format::Haproxy, text, want, problems, &[]);

@@ -128,12 +128,26 @@ pub(super) fn secret_from_stdin() -> Result<Zeroizing<String>, Failure> {
 }
 
 fn one_key(text: &str) -> Result<Zeroizing<String>, Failure> {
-    let line = text.lines().next().unwrap_or_default().trim();
+    // What the gate trims (decision 9), and no other blanks: they would be part of the key there.
+    let line = text.lines().next().unwrap_or_default().trim_matches([' ', '\t', '\r']);
     match line.len() {
         0 => Err(Failure::usage("there is no key on standard input")),
         length if length > MAX_KEY_BYTES => {
             Err(Failure::usage(format!("the key is longer than {MAX_KEY_BYTES} bytes")))
         }
         _ => Ok(Zeroizing::new(line.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_as_the_gate_reads_it() {
+        for (text, want) in [("k\r\n", "k"), (" \tk \nx", "k"), ("\u{a0}k", "\u{a0}k"), ("k\0", "k\0")] {
+            assert_eq!(one_key(text).ok().as_ref().map(|key| key.as_str()), Some(want), "{text:?}");
+        }
+        assert!(one_key("\nk").is_err() && one_key(&"k".repeat(MAX_KEY_BYTES + 1)).is_err());
     }
 }
