@@ -145,6 +145,10 @@ impl Writer {
                 self.round(clock());
             }
             self.round(clock());
+            if !self.pending.is_empty() {
+                let file = self.path.display();
+                tracing::error!(%file, "the last counts could not be written and are lost");
+            }
             drop(self);
             // Nobody may wait for it any more.
             let _ = finished.send(());

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -344,4 +345,43 @@ fn edits_in_quick_succession_end_in_the_last_one() {
     assert_eq!(request(gate.address(0), "GET", "/", &[("X-Api-Key", ALICE)], b"").status, 401);
     eprintln!("{closed} of 100 sockets were open");
     gate.expect_metric(r#"keygate_websockets_active{route="/"}"#, 1.0);
+}
+
+/// `clock_gettime` with the wall clock set forward by as many seconds as a file has bytes.
+const CLOCK: &str = "
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+    long done = syscall(SYS_clock_gettime, id, now);
+    struct stat step;
+    if (id == CLOCK_REALTIME && getenv(\"STEP\") && stat(getenv(\"STEP\"), &step) == 0) now->tv_sec += step.st_size;
+    return done;
+}";
+
+/// Regression: after the wall clock was set forward, the timers of keys that were good a little longer ran on by the old time.
+#[test]
+fn an_expiry_comes_nearer_when_the_wall_clock_is_set_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, library, step) = (dir.path().join("clock.c"), dir.path().join("clock.so"), dir.path().join("step"));
+    std::fs::write(&source, CLOCK).unwrap();
+    std::fs::write(&step, "").unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
+    if !compiler.status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: no C compiler here");
+        return;
+    }
+    let origin = echo_server();
+    let keys = with_lines(&format!("    expires: {}\n", in_millis(90_000)));
+    let env = [("LD_PRELOAD", library.to_str().unwrap()), ("STEP", step.to_str().unwrap())];
+    let gate = Gateway::start_with(&config(&origin), &keys, &env);
+    let (mut alices, mut bobs) = (Socket::open(gate.address(0), "/", ALICE), Socket::open(gate.address(0), "/", BOB));
+    alices.echoes("its time is not over");
+    std::fs::write(&step, [0; 85]).unwrap();
+    assert_eq!(alices.read_close(), (1008, "key expired".to_owned()));
+    bobs.echoes("has no expiry");
 }

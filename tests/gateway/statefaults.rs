@@ -165,6 +165,21 @@ fn what_is_counted_before_the_file_can_be_read_comes_on_top_of_it() {
     assert_eq!(admitted(&gate, ALICE, 9), 0);
 }
 
+/// Regression: a gate that stopped while its file could not be written said at most that it counted on in memory.
+#[test]
+fn counts_that_are_lost_at_the_end_are_told_of() {
+    let origin = Origin::ok();
+    let mut gate = Gateway::start(&config(&origin, "state.db"));
+    assert_eq!(admitted(&gate, ALICE, 1), 1);
+    written(&gate.path("state.db"), 1);
+    let other = rusqlite::Connection::open(gate.path("state.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(admitted(&gate, ALICE, 2), 2);
+    gate.signal("TERM");
+    gate.wait();
+    eventually("told", || (told(&gate, "the last counts could not be written and are lost") == 1).then_some(()));
+}
+
 /// Regression: two gates on one file each gave the whole quota, and neither said a word.
 #[test]
 fn another_gate_on_the_same_state_file_is_told_of() {
