@@ -33,6 +33,8 @@ const LOG_KEPT: i64 = 4 << 20;
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// Where `path` led when it was opened, past links: SQLite keeps its own files beside this.
+    real: PathBuf,
     identity: Option<(u64, u64)>,
     /// What SQLite keeps beside it, as it was after the last write.
     beside: [Option<(u64, u64)>; 2],
@@ -99,7 +101,9 @@ impl Store {
         }
         let identity = file::identity(path);
         let version = data_version(&connection)?;
-        Ok(Self { connection, path: path.to_owned(), identity, beside: beside(path), version, file })
+        let (path, real) = (path.to_owned(), std::fs::canonicalize(path)?);
+        let beside = beside(&real);
+        Ok(Self { connection, path, real, identity, beside, version, file })
     }
 
     /// Goes on with the file that is open as long as it is the one at its path and still a state file; otherwise lets go of
@@ -112,11 +116,11 @@ impl Store {
         }
         // Closed as usual, SQLite would write its log into whatever the file is now.
         let closed_quietly = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        let Self { connection, path, beside, file, .. } = self;
+        let Self { connection, real, beside, file, .. } = self;
         drop((connection, file));
         // Nor may the log be taken for that of another file. Beside what is left of this one it stays.
         if closed_quietly.is_ok() && found != Some(Found::Damaged) {
-            for (path, known) in file::beside(&path).iter().zip(beside) {
+            for (path, known) in file::beside(&real).iter().zip(beside) {
                 if known.is_some() && file::identity(path) == known {
                     let _gone_is_well = std::fs::remove_file(path);
                 }
@@ -139,12 +143,12 @@ impl Store {
             // What the log holds may be in the file's own room.
             let _still_full = self.clear_log();
         }
-        self.beside = beside(&self.path);
+        self.beside = beside(&self.real);
         written
     }
 
     fn bound_log(&self) -> Result<(), StateError> {
-        let [log, _] = file::beside(&self.path);
+        let [log, _] = file::beside(&self.real);
         let size = std::fs::metadata(log).map_or(0, |log| log.len());
         if size > LOG_MOST && !self.clear_log()? {
             return Err(StateError::HeldOpen(size));

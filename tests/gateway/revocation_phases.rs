@@ -308,7 +308,8 @@ fn http2_streams_without_a_window_end_by_their_own_keys() {
 #[test]
 fn edits_in_quick_succession_end_in_the_last_one() {
     let origin = echo_server();
-    let gate = Gateway::start(&config(&origin));
+    let off = "limits: { failed_auth: off }\n";
+    let gate = Gateway::start(&config_with(&origin, "  - { path: /, upstream: app }\n", off));
     let mut bobs = Socket::open(gate.address(0), "/", BOB);
     let mut sockets = Vec::new();
     for round in 0..100 {

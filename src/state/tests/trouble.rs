@@ -4,8 +4,19 @@ use super::*;
 
 #[test]
 fn a_reader_that_stays_does_not_grow_the_log_for_ever() {
+    check_log_is_bounded("state.db");
+}
+
+/// Regression: where `state.path` is a link, SQLite's log was looked for beside the link, and grew without bound.
+#[test]
+fn the_log_of_a_linked_file_is_bounded_too() {
+    check_log_is_bounded("link.db");
+}
+
+fn check_log_is_bounded(name: &str) {
     let folder = Folder::new(None);
-    let mut store = Store::open(&folder.path(), folder.now).expect("opens").store;
+    std::os::unix::fs::symlink("state.db", folder.folder.path().join("link.db")).expect("links");
+    let mut store = Store::open(&folder.folder.path().join(name), folder.now).expect("opens").store;
     store.write(&batch(1)).expect("writes");
     let reader = rusqlite::Connection::open(folder.path()).expect("opens");
     reader.execute_batch("BEGIN; SELECT * FROM activity").expect("reads");
