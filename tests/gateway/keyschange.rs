@@ -123,6 +123,8 @@ fn what_cannot_be_is_refused_and_nothing_is_written() {
     assert!(refused(folder.path(), 2, "update xyz --user \u{e9}").contains("visible ASCII"));
     assert!(refused(folder.path(), 2, "update xyz --expires 2020-01-01").contains("lies in the past"));
     assert!(refused(folder.path(), 2, "update xyz --allow-from here").contains("neither an address nor a network"));
+    let err = refused(folder.path(), 2, "update xyz --allow-from 10.0.0.1/8");
+    assert!(err.contains("would allow all of 10.0.0.0/8: write that, or 10.0.0.1"), "{err}");
     for both in ["--role a --add-role b", "--no-note --note x", "--no-expiry --expires 1d", "--no-quota --quota 1/d"] {
         assert!(refused(folder.path(), 2, &format!("update xyz {both}")).contains("cannot be used with"), "{both}");
     }

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
@@ -98,6 +99,13 @@ impl Terms {
             }
             fields.push((Field::Expires, Written::Plain(end.to_string())));
         }
+        if let Some(net) = self.allow_from.iter().filter_map(|item| item.parse::<IpNet>().ok()).find(is_wide) {
+            return Err(format!(
+                "--allow-from {net} would allow all of {}: write that, or {}",
+                net.trunc(),
+                net.addr()
+            ));
+        }
         if !self.allow_from.is_empty() {
             fields.push((Field::AllowFrom, list(&self.allow_from)));
         }
@@ -117,6 +125,11 @@ impl Terms {
         let rate = self.limit.map(|(requests, per)| Rate { requests, per, burst: self.burst.unwrap_or(requests) });
         Limits { rate, concurrent: self.concurrent, websockets: self.websockets, quota: self.quota }.or(old)
     }
+}
+
+/// Whether a network is written as an address within it: which of both is meant?
+fn is_wide(net: &IpNet) -> bool {
+    net.addr() != net.network()
 }
 
 /// `600` (seconds), `10m`, `3d`, `2w`, `1y`, a date, or a moment with an offset.
