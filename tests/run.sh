@@ -179,7 +179,7 @@ configurations_checked() {
   chmod 600 "$folder/keys.yaml"
   for name in "$folder"/*.yaml; do
     grep -q '^listen:' "$name" || continue # key files are checked with what names them
-    (cd "$folder" && sed -n '/in the folder of this file:$/,/^$/s/^#   //p' "$name" | bash -eu) >"$name.log" 2>&1 ||
+    (cd "$folder" && sed -n '/in the folder of this file:$/,/^$/s/^#   //p' "${name##*/}" | bash -eu) >"$name.log" 2>&1 ||
       { cat "$name.log"; echo "FAILED the files of config/${name##*/} could not be made as it says"; return 1; }
     if cargo run --locked --quiet -- check --config "$name"; then
       echo "ok keygate check config/${name##*/}"
