@@ -83,6 +83,7 @@ fn main() {
 
     forget_peak(gate.program.id());
     let before = gate.program.cpu();
+    prepare(folder.path(), keys, 1);
     let took = reload(folder.path(), &gate, keys, 1, welcome);
     if measures {
         println!("reload               {:.2} s from the rename to the first answer by it", took.as_secs_f64());
@@ -144,10 +145,14 @@ fn answer(port: u16, number: usize) -> u16 {
     ask::ask(port, None, request.as_bytes(), 1)[0].0
 }
 
-/// Replaces the key file by one of the next generation; says how long it took until its own key was welcome.
+/// Writes the key file of the next generation beside the one in force.
+fn prepare(folder: &Path, keys: usize, generation: usize) {
+    process::write_private(&folder.join("many/keys.new"), &file(keys, generation).0);
+}
+
+/// Replaces the key file by the one that was prepared; says how long it took until its own key was welcome.
 fn reload(folder: &Path, gate: &Gate, keys: usize, generation: usize, welcome: u16) -> Duration {
     let (new, place) = (folder.join("many/keys.new"), folder.join("many/keys.yaml"));
-    process::write_private(&new, &file(keys, generation).0);
     assert_eq!(answer(gate.port, keys + generation), 401, "the key of generation {generation} is known early");
     let began = Instant::now();
     fs::rename(new, place).unwrap();
@@ -158,31 +163,37 @@ fn reload(folder: &Path, gate: &Gate, keys: usize, generation: usize, welcome: u
     began.elapsed()
 }
 
-/// Latency of requests while the file is reloaded, beside that of as long a time without.
+/// Latency of requests while the file is reloaded, beside that of as long a time without: of some traffic, and of as much as
+/// the gate's one core can take, which the reload then shares.
 fn during_reloads(folder: &Path, gate: &Gate, keys: usize, rounds: usize) {
-    let (key, port) = (key(3), gate.port);
-    let place = folder.to_owned();
-    let traffic = move || {
-        let load = Load { url: format!("http://127.0.0.1:{port}/"), method: "GET", key: Some(&key), body: 0 };
-        load::run(&place, &load, 16, Duration::from_secs(6))
-    };
-    let mut ratios = Vec::new();
-    for round in 0..rounds {
-        let Some(calm) = traffic() else { return println!("SKIPPED: wrk is missing, no latency is measured") };
-        let loading = spawn(traffic.clone());
-        let took = reload(folder, gate, keys, round + 2, 200);
-        let busy = loading.join().unwrap().expect("wrk is there");
-        for (name, figures) in [("calm", calm), ("with a reload", busy)] {
-            assert_eq!((figures.refused, figures.broken), (0, 0), "{figures:?}");
-            print(name, &figures);
+    let mut generation = 1;
+    for (name, pause) in [("some", Duration::from_millis(2)), ("all it can", Duration::ZERO)] {
+        let (key, port, place) = (key(3), gate.port, folder.to_owned());
+        let traffic = move || {
+            let load =
+                Load { url: format!("http://127.0.0.1:{port}/"), method: "GET", key: Some(&key), body: 0, pause };
+            load::run(&place, &load, 16, Duration::from_secs(6))
+        };
+        let mut ratios = Vec::new();
+        for _ in 0..rounds {
+            generation += 1;
+            prepare(folder, keys, generation);
+            let Some(calm) = traffic() else { return println!("SKIPPED: wrk is missing, no latency is measured") };
+            let loading = spawn(traffic.clone());
+            let took = reload(folder, gate, keys, generation, 200);
+            let busy = loading.join().unwrap().expect("wrk is there");
+            for (when, figures) in [("calm", calm), ("with a reload", busy)] {
+                assert_eq!((figures.refused, figures.broken), (0, 0), "{figures:?}");
+                print(&format!("{name}, {when}"), &figures);
+            }
+            let ratio = busy.p99.as_secs_f64() / calm.p99.as_secs_f64();
+            println!("  that reload took   {:.2} s; p99 with it is {ratio:.2} of that without", took.as_secs_f64());
+            ratios.push(ratio);
         }
-        let ratio = busy.p99.as_secs_f64() / calm.p99.as_secs_f64();
-        println!("  that reload took   {:.2} s; p99 with it is {ratio:.2} of that without", took.as_secs_f64());
-        ratios.push(ratio);
-    }
-    ratios.sort_by(f64::total_cmp);
-    if let Some(median) = ratios.get(ratios.len() / 2) {
-        println!("p99 with a reload    {median:.2} of that without, the median of {} rounds", ratios.len());
+        ratios.sort_by(f64::total_cmp);
+        if let Some(median) = ratios.get(ratios.len() / 2) {
+            println!("{name}: p99 with a reload is {median:.2} of that without, the median of {} rounds", ratios.len());
+        }
     }
 }
 
@@ -194,7 +205,7 @@ fn forget_peak(id: u32) {
 fn print(name: &str, figures: &Figures) {
     let rate = figures.requests as f64 / figures.took.as_secs_f64();
     let (p50, p99) = (figures.p50.as_secs_f64() * 1e3, figures.p99.as_secs_f64() * 1e3);
-    println!("{name:<20} {rate:.0} requests/s, p50 {p50:.2} ms, p99 {p99:.2} ms");
+    println!("{name:<26} {rate:.0} requests/s, p50 {p50:.2} ms, p99 {p99:.2} ms");
 }
 
 /// A figure of `/proc/PID/status`, in bytes.

@@ -186,7 +186,8 @@ fn sample(case: &Case, peer: &Peer, folder: &Path, time: Duration) -> Sample {
     let key = peer::key(7);
     let (scheme, port) = if case.tls { ("https", peer.tls) } else { ("http", peer.plain) };
     let url = format!("{scheme}://127.0.0.1:{port}{}", case.target);
-    let load = Load { url, method: case.method, key: case.with_key.then_some(&key), body: case.body };
+    let load =
+        Load { url, method: case.method, key: case.with_key.then_some(&key), body: case.body, pause: Duration::ZERO };
     let before = peer.program.cpu();
     let figures = load::run(folder, &load, CONNECTIONS, time).expect("wrk is there");
     let cpu = peer.program.cpu() - before;

@@ -16,6 +16,8 @@ pub struct Load<'a> {
     pub key: Option<&'a str>,
     /// Bytes of the body.
     pub body: usize,
+    /// How long each connection waits between an answer and the next request; zero for as many as there can be.
+    pub pause: Duration,
 }
 
 /// What came of it.
@@ -41,8 +43,10 @@ pub fn run(folder: &Path, load: &Load<'_>, connections: usize, time: Duration) -
     let script = folder.join("load.lua");
     let key = load.key.map(|key| format!("wrk.headers['X-Api-Key'] = '{key}'\n")).unwrap_or_default();
     let body = if load.body > 0 { format!("wrk.body = string.rep('x', {})\n", load.body) } else { String::new() };
+    let millis = load.pause.as_millis();
+    let pause = if millis > 0 { format!("delay = function() return {millis} end\n") } else { String::new() };
     let text = format!(
-        "wrk.method = '{}'\n{key}{body}\
+        "wrk.method = '{}'\n{key}{body}{pause}\
          done = function(s, l, r) local e = s.errors\n\
          print('figures', s.requests, s.duration, e.status, e.connect + e.read + e.write + e.timeout,\n\
          l:percentile(50), l:percentile(99)) end\n",
