@@ -159,7 +159,13 @@ fn least_connections_avoids_the_busy_server() {
     let mut held = Client::connect(gate.address(0));
     held.send(format!("GET /slow HTTP/1.1\r\nHost: a\r\nX-Api-Key: {ALICE}\r\n\r\n"));
     eventually("the slow one is busy", || (slow.connections() == 1).then_some(()));
-    let answers: Vec<String> = (0..10).map(|_| ask(&gate).text()).collect();
+    let ask_next = |_| {
+        // The client has its answer a moment before the server's place is given back.
+        let in_flight = || gate.metric("keygate_requests_in_flight{route=\"/\"}");
+        eventually("only the slow one is in flight", || (in_flight() == 1.0).then_some(()));
+        ask(&gate).text()
+    };
+    let answers: Vec<String> = (0..10).map(ask_next).collect();
     assert_eq!(answers, ["quick"; 10]);
     release.store(true, Ordering::SeqCst);
     assert_eq!(held.read().text(), "slow");
